@@ -1,0 +1,82 @@
+# Every target installs and builds what it needs itself. Plain `make` prints help.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install build fmt lint check test test-mounts fuzz soak golden bench demo clean ci
+
+PREFIX  ?= /usr/local
+SEED    ?=
+RUNS    ?=
+MINUTES ?= 60
+JOBS    ?= $(shell nproc)
+TESTS   ?= $$(find dist/test -name '*.test.js')
+
+MODULES := node_modules/.package-lock.json
+BUILT   := dist/.built
+# `test/.` and not `test`, which is a target.
+SOURCES := $(shell find src/. test/. \( -type d -o -name '*.ts' \) 2>/dev/null)
+NODE    := node --enable-source-maps
+RUNNER  := $(NODE) --test --test-reporter=spec
+BIN     := node_modules/.bin
+
+help: ## print this text
+	@echo 'Tidemark: make <target>'
+	@echo
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+install: $(BUILT) ## put the tidemark command on PATH (PREFIX=/usr/local)
+	mkdir -p $(PREFIX)/bin
+	ln -sf $(CURDIR)/dist/src/main.js $(PREFIX)/bin/tidemark
+
+build: $(BUILT) ## compile src and test into dist
+
+fmt: $(MODULES) ## format and sort imports, in place
+	$(BIN)/biome check --write
+
+lint: $(MODULES) ## lint, with type information
+	$(BIN)/oxlint
+
+check: $(MODULES) lint ## lint, formatting and types; changes nothing
+	$(BIN)/biome check
+	$(BIN)/tsc --noEmit
+
+test: $(BUILT) ## run all tests (TESTS='dist/test/core/*.test.js' for some)
+	$(RUNNER) --test-concurrency=$(JOBS) $(TESTS)
+
+test-mounts: $(BUILT) ## run the tests on real mounts; fail, not skip, where mounting is impossible
+	CI=true $(RUNNER) --test-concurrency=1 $$(find dist/test/posix dist/test/hosts -name '*.test.js')
+
+fuzz: $(BUILT) ## run random operations, crashes and faults (SEED= repeats one, RUNS= how many)
+	$(NODE) dist/test/sim/fuzz.js $(if $(SEED),--seed=$(SEED)) $(if $(RUNS),--runs=$(RUNS))
+
+soak: $(BUILT) ## fuzz with fresh seeds for MINUTES=60
+	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); \
+	while [ $$(date +%s) -lt $$end ]; do \
+		$(NODE) dist/test/sim/fuzz.js $(if $(RUNS),--runs=$(RUNS)) || exit 1; \
+	done
+
+golden: $(BUILT) ## write the golden volumes and streams of the current format
+	$(NODE) dist/test/golden/golden.js
+
+bench: $(BUILT) ## print one table of ratios against peers
+	$(NODE) dist/test/bench/bench.js
+
+demo: $(BUILT) ## mount, write, snapshot, mirror, cut the power, restore
+	$(NODE) dist/test/demo/demo.js
+
+clean: ## remove everything that was built or installed here
+	rm -rf dist node_modules
+
+ci: check build test ## everything that must hold before a change is merged
+
+$(MODULES): package-lock.json .npmrc
+	npm ci --loglevel=error
+	@touch $@
+
+# Output without a source would still be run as a test: it goes first. Directories are among the sources, so a removal counts.
+$(BUILT): $(MODULES) tsconfig.json $(SOURCES)
+	@mkdir -p dist
+	@find dist -name '*.js' | while read -r js; do ts=$${js#dist/}; [ -e "$${ts%.js}.ts" ] || rm -f "$$js" "$$js.map"; done
+	$(BIN)/tsc
+	@[ ! -e dist/src/main.js ] || chmod +x dist/src/main.js
+	@touch $@
