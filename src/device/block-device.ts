@@ -1,0 +1,23 @@
+/**
+ * A block device: an array of 4096-byte blocks, the only way in which the filesystem reaches a disk.
+ *
+ * Synchronous, so that the core is one straight line of code and a simulation can stand in for the disk.
+ * What is written may be lost, torn and reordered by a crash until `flush` has returned. Errors of the
+ * host arrive as FsError EIO or ENOSPC with the cause.
+ */
+export interface BlockDevice {
+  readonly blockCount: number;
+  /** Reads `count` blocks from block `vbn` on into `into`, from byte `offset`. Blocks never written read as zeros. */
+  read(vbn: number, count: number, into: Uint8Array, offset: number): void;
+  /** Writes `count` blocks. The bytes may be changed by the caller as soon as the call has returned. */
+  write(vbn: number, count: number, from: Uint8Array, offset: number): void;
+  /** Writes buffers, each a whole number of blocks, one after the other from block `vbn` on. */
+  writeGather(vbn: number, buffers: readonly Uint8Array[]): void;
+  /** Returns when everything written is durable. */
+  flush(): void;
+  /** Writes one block, and returns when it is durable: for fsinfo, the commit point. */
+  writeDurable(vbn: number, block: Uint8Array): void;
+  /** Tells the device that the blocks hold nothing any more: it may give the space back. A hint. */
+  discard(vbn: number, count: number): void;
+  close(): void;
+}

@@ -1,0 +1,150 @@
+/**
+ * The block device over a file or a host's block device, through the page cache.
+ *
+ * fsinfo goes through a second, O_DSYNC descriptor: one call makes one block durable without flushing
+ * the other dirty pages of the file.
+ */
+import { closeSync, constants, fdatasyncSync, fstatSync, ftruncateSync, openSync, readSync, writeSync, writevSync } from "node:fs";
+import { BLOCK_BYTES } from "../core/block.ts";
+import { type ErrnoName, FsError, UserError } from "../core/errors.ts";
+import type { BlockDevice } from "./block-device.ts";
+
+/** Buffers that one writev takes at most (IOV_MAX of Linux). */
+const GATHER_MAX = 1024;
+
+export interface FileDevice extends BlockDevice {
+  readonly path: string;
+  /** Descriptor of the file, for who wants to flush it in another thread. */
+  readonly descriptor: number;
+}
+
+export interface FileDeviceOptions {
+  readonly writable: boolean;
+}
+
+/** Opens an existing file. Throws UserError "no-volume" when there is none or it cannot be opened. */
+export function openFileDevice(path: string, { writable }: FileDeviceOptions): FileDevice {
+  let descriptor: number;
+  try {
+    descriptor = openSync(path, writable ? constants.O_RDWR : constants.O_RDONLY);
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    const why = code === "ENOENT" ? "there is no such file" : (cause as Error).message;
+    throw new UserError("no-volume", `cannot open volume ${path}: ${why}`, `to make one: tidemark format ${path} --size 10G`, { cause });
+  }
+  return fileDevice(path, descriptor);
+}
+
+/** Makes a file of so many blocks, sparse, or uses an existing block device. Overwrites nothing by itself. */
+export function createFileDevice(path: string, blockCount: number): FileDevice {
+  let descriptor: number;
+  try {
+    descriptor = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+    if (fstatSync(descriptor).isFile()) ftruncateSync(descriptor, blockCount * BLOCK_BYTES);
+  } catch (cause) {
+    throw new UserError("failed", `cannot create ${path}: ${(cause as Error).message}`, "", { cause });
+  }
+  return fileDevice(path, descriptor);
+}
+
+function fileDevice(path: string, descriptor: number): FileDevice {
+  const stat = fstatSync(descriptor);
+  let durable = -1; // the O_DSYNC descriptor, opened when first used
+  const blockCount = Math.floor(sizeBytes(descriptor, stat) / BLOCK_BYTES);
+
+  function readAll(vbn: number, count: number, into: Uint8Array, offset: number): void {
+    let position = vbn * BLOCK_BYTES;
+    let at = offset;
+    const end = offset + count * BLOCK_BYTES;
+    while (at < end) {
+      const got = attempt("read", () => readSync(descriptor, into, at, end - at, position));
+      if (got === 0) {
+        into.fill(0, at, end); // beyond the end of a file that is to grow
+        return;
+      }
+      at += got;
+      position += got;
+    }
+  }
+
+  function writeAll(target: number, vbn: number, from: Uint8Array, offset: number, end: number): void {
+    let position = vbn * BLOCK_BYTES;
+    let at = offset;
+    while (at < end) {
+      const put = attempt("write", () => writeSync(target, from, at, end - at, position));
+      at += put;
+      position += put;
+    }
+  }
+
+  function writeGather(vbn: number, buffers: readonly Uint8Array[]): void {
+    let next = vbn;
+    for (let first = 0; first < buffers.length; first += GATHER_MAX) {
+      const some = buffers.length <= GATHER_MAX ? buffers : buffers.slice(first, first + GATHER_MAX);
+      let bytes = 0;
+      for (const buffer of some) bytes += buffer.length;
+      const put = attempt("write", () => writevSync(descriptor, some, next * BLOCK_BYTES));
+      if (put !== bytes) {
+        // A short write: the rest block by block, so that the error of the host comes out.
+        let at = next;
+        for (const buffer of some) {
+          writeAll(descriptor, at, buffer, 0, buffer.length);
+          at += buffer.length / BLOCK_BYTES;
+        }
+      }
+      next += bytes / BLOCK_BYTES;
+    }
+  }
+
+  return {
+    path,
+    descriptor,
+    blockCount,
+    read: readAll,
+    write: (vbn, count, from, offset) => writeAll(descriptor, vbn, from, offset, offset + count * BLOCK_BYTES),
+    writeGather,
+    flush: () => attempt("flush", () => fdatasyncSync(descriptor)),
+    writeDurable(vbn, block): void {
+      if (durable < 0) durable = attempt("open", () => openSync(path, constants.O_RDWR | constants.O_DSYNC));
+      writeAll(durable, vbn, block, 0, block.length);
+    },
+    discard(): void {
+      // Punching holes needs fallocate, which Node does not offer; the space stays allocated at the host.
+    },
+    close(): void {
+      if (durable >= 0) closeSync(durable);
+      durable = -1;
+      closeSync(descriptor);
+    },
+  };
+
+  function attempt<T>(what: string, call: () => T): T {
+    try {
+      return call();
+    } catch (cause) {
+      const { code } = cause as NodeJS.ErrnoException;
+      const answer: ErrnoName = code === "ENOSPC" || code === "EDQUOT" ? "ENOSPC" : "EIO";
+      throw new FsError(answer, `${what} of block file ${path} failed: ${(cause as Error).message}`, { cause });
+    }
+  }
+}
+
+/** A block device of the host has no size in stat: its end is found by bisection with reads. */
+function sizeBytes(descriptor: number, stat: ReturnType<typeof fstatSync>): number {
+  if (!stat.isBlockDevice()) return Number(stat.size);
+  const one = new Uint8Array(1);
+  let low = 0; // readable
+  let high = 2 ** 44; // not
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    let got = 0;
+    try {
+      got = readSync(descriptor, one, 0, 1, middle);
+    } catch {
+      got = 0; // beyond the end
+    }
+    if (got > 0) low = middle;
+    else high = middle;
+  }
+  return high;
+}

@@ -1,0 +1,166 @@
+/**
+ * What a front door needs of a filesystem: operations on inodes, in the terms of the kernel's VFS.
+ *
+ * Every operation is synchronous and atomic: it is done, or it throws FsError and has changed nothing.
+ * None waits for the disk to flush. What must be durable before its reply goes out says so: it returns the
+ * number of the consistency point that must have been committed, and the caller holds the reply until then.
+ *
+ * A node id names an inode within a state: the active filesystem, a snapshot, or one of the states that a
+ * following mount has shown. So two states never share a cache of the kernel, and what is looked up in one
+ * stays in it. ROOT_NODE is the root of whatever state is current.
+ */
+import type { Time } from "../core/clock.ts";
+import type { Brand, CpCount } from "../core/numbers.ts";
+
+/** state * 2^32 + ino, below 2^53. The kernel's nodeid: its low word is the ino, its high word the state. */
+export type NodeId = Brand<number, "NodeId">;
+export const ROOT_NODE = 1 as NodeId;
+
+/**
+ * The bytes of a file name, one char a byte (latin1): any encoding survives, comparison and hashing are
+ * cheap, and nothing is decoded twice.
+ */
+export type Name = Brand<string, "Name">;
+
+/** Who asks. The kernel has checked permissions (default_permissions); this decides ownership. */
+export interface Caller {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+export interface Attributes {
+  /** What stat shows: the ino, with the snapshot's number in the high word inside a snapshot. */
+  readonly ino: number;
+  readonly mode: number;
+  readonly linkCount: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly rdev: number;
+  readonly sizeBytes: number;
+  /** In units of 512 bytes, as in stat. */
+  readonly sectorCount: number;
+  readonly atime: Time;
+  readonly mtime: Time;
+  readonly ctime: Time;
+  readonly btime: Time;
+}
+
+/** How long the kernel may trust what it was told. Infinite where only the kernel itself can change it. */
+export interface Entry {
+  readonly nodeId: NodeId;
+  readonly generation: number;
+  readonly attributes: Attributes;
+  readonly entryValidMs: number;
+  readonly attributesValidMs: number;
+}
+
+export interface AttributesReply {
+  readonly attributes: Attributes;
+  readonly attributesValidMs: number;
+}
+
+/** "now" is the server's clock, as in utimensat's UTIME_NOW. Absent: unchanged. */
+export interface AttributeChanges {
+  readonly mode?: number;
+  readonly uid?: number;
+  readonly gid?: number;
+  readonly sizeBytes?: number;
+  readonly atime?: Time | "now";
+  readonly mtime?: Time | "now";
+  readonly ctime?: Time;
+  /** Clear set-user-id and set-group-id as a write by an ordinary user does. */
+  readonly killPriv?: boolean;
+}
+
+/** An open file or directory. */
+export type Handle = Brand<number, "Handle">;
+
+export interface Opened {
+  readonly handle: Handle;
+  /** The kernel may keep the pages that it has of this file. */
+  readonly keepCache: boolean;
+}
+
+export interface FileSystemStatus {
+  readonly blockCount: number;
+  readonly freeBlocks: number;
+  readonly availableBlocks: number;
+  readonly inodeCount: number;
+  readonly freeInodes: number;
+  readonly nameBytesMax: number;
+}
+
+/**
+ * Receives directory entries one by one; false: no room, and this entry was not taken. `cookie` resumes after
+ * this entry. `entry` is there for a readdirplus: the emitter has counted a lookup if it is taken.
+ */
+export type EmitEntry = (name: Name, ino: number, type: number, cookie: number, entry: Entry | undefined) => boolean;
+
+/** Flags of rename2(2). */
+export const RENAME_NOREPLACE = 1;
+export const RENAME_EXCHANGE = 2;
+
+/** Flags of setxattr(2). */
+export const XATTR_CREATE = 1;
+export const XATTR_REPLACE = 2;
+
+/** A CP that must be committed before the reply goes out; 0: reply at once. */
+export type DurableAt = CpCount | 0;
+
+export interface FileSystem {
+  /** ENOENT when there is none. Counts one lookup of the node. */
+  lookup(parent: NodeId, name: Name): Entry;
+  /** The kernel forgets `count` lookups of the node. */
+  forget(node: NodeId, count: number): void;
+  getAttributes(node: NodeId): AttributesReply;
+  setAttributes(node: NodeId, changes: AttributeChanges, caller: Caller): AttributesReply;
+  readLink(node: NodeId): Uint8Array;
+
+  makeNode(parent: NodeId, name: Name, mode: number, rdev: number, caller: Caller): Entry;
+  makeDirectory(parent: NodeId, name: Name, mode: number, caller: Caller): Entry;
+  symlink(parent: NodeId, name: Name, target: Uint8Array, caller: Caller): Entry;
+  link(node: NodeId, parent: NodeId, name: Name): Entry;
+  unlink(parent: NodeId, name: Name): void;
+  removeDirectory(parent: NodeId, name: Name): void;
+  rename(fromParent: NodeId, fromName: Name, intoParent: NodeId, intoName: Name, flags: number): void;
+
+  /** O_CREAT of a name that is not there yet: EEXIST when it is. */
+  create(parent: NodeId, name: Name, mode: number, flags: number, caller: Caller): Entry & Opened;
+  /** A file without a name (O_TMPFILE), an orphan until it is linked. */
+  createUnnamed(parent: NodeId, mode: number, flags: number, caller: Caller): Entry & Opened;
+  open(node: NodeId, flags: number): Opened;
+  /** Fills `into` from `intoOffset` on; returns the bytes read, fewer only at the end of the file. */
+  read(handle: Handle, offset: number, length: number, into: Uint8Array, intoOffset: number): number;
+  /** Writes all of it or throws. `fromCache`: the kernel's write-back, which sets the times itself. */
+  write(
+    handle: Handle,
+    offset: number,
+    from: Uint8Array,
+    fromOffset: number,
+    length: number,
+    how: { readonly fromCache: boolean; readonly killPriv: boolean },
+  ): void;
+  release(handle: Handle): void;
+  /** Durable data and metadata of one file or directory. */
+  fsync(handle: Handle): DurableAt;
+  /** Durable everything. */
+  syncAll(): DurableAt;
+  /** fallocate(2) with its mode bits; EOPNOTSUPP for those it does not have. */
+  allocate(handle: Handle, mode: number, offset: number, length: number): void;
+  /** lseek(2) SEEK_DATA (3) and SEEK_HOLE (4); ENXIO beyond the end. */
+  seek(handle: Handle, offset: number, whence: number): number;
+
+  openDirectory(node: NodeId): Opened;
+  /** Emits entries after `cookie` (0: from the start), with "." and "..", until `emit` says no or the end. */
+  readDirectory(handle: Handle, cookie: number, how: { readonly plus: boolean }, emit: EmitEntry): void;
+  releaseDirectory(handle: Handle): void;
+
+  status(): FileSystemStatus;
+
+  /** The value, not copied. ENODATA when there is none. */
+  getXattr(node: NodeId, name: Name): Uint8Array;
+  /** Names, each ended by a zero byte. */
+  listXattrs(node: NodeId): Uint8Array;
+  setXattr(node: NodeId, name: Name, value: Uint8Array, flags: number): void;
+  removeXattr(node: NodeId, name: Name): void;
+}

@@ -1,0 +1,105 @@
+/**
+ * The volume: the one owner of state. (Interfaces; the theory is in consistency-point.ts and space/.)
+ */
+import type { Clock, Time } from "../core/clock.ts";
+import type { CpCount } from "../core/numbers.ts";
+import type { Random } from "../core/prng.ts";
+import type { Fsinfo } from "../format/fsinfo.ts";
+import type { SnapshotRecord } from "../format/snapshot-record.ts";
+import type { BlockDevice } from "../device/block-device.ts";
+import type { InodeFile } from "../tree/inode-file.ts";
+
+export interface VolumeOptions {
+  readonly device: BlockDevice;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly writable: boolean;
+  /** Bound of the cache of clean blocks, in bytes. */
+  readonly cacheBytesMax?: number;
+  /** Dirty bytes that make a consistency point due. */
+  readonly dirtyBytesMax?: number;
+}
+
+/** Why a consistency point was taken. */
+export type CpCause = "timer" | "dirty" | "snapshot" | "sync" | "fsync" | "space" | "unmount" | "recovery";
+
+/** A consistency point whose blocks are written but not flushed; `fsinfo` commits it. */
+export interface FrozenCp {
+  readonly cpCount: CpCount;
+  readonly cause: CpCause;
+  /** The encoded block to write, once all earlier writes are flushed, to each of `fsinfoVbns` in turn. */
+  readonly fsinfo: Uint8Array;
+  readonly fsinfoVbns: readonly [number, number];
+  readonly blocksWritten: number;
+}
+
+export interface SnapshotInfo {
+  readonly record: SnapshotRecord;
+  /** Blocks that only this snapshot holds, or undefined when not asked for. */
+  readonly uniqueBlocks: number | undefined;
+}
+
+export interface VolumeStatus {
+  readonly uuid: string;
+  readonly label: string;
+  readonly role: "active" | "mirror";
+  readonly blockCount: number;
+  readonly reservedBlocks: number;
+  readonly freeBlocks: number;
+  readonly usedBlocks: number;
+  readonly activeBlocks: number;
+  readonly usedInodes: number;
+  readonly cpCount: number;
+  readonly cpAt: Time;
+  readonly dirtyBytes: number;
+  readonly snapshotCount: number;
+}
+
+export interface Volume {
+  readonly device: BlockDevice;
+  readonly writable: boolean;
+  /** The active filesystem's inodes: read-only on a read-only volume. Replaced by restore and follow. */
+  readonly active: InodeFile;
+  /** Grows whenever `active` is replaced, so that what was looked up before is known to be stale. */
+  readonly stateCount: number;
+  /** The fsinfo of the last committed consistency point. */
+  readonly committed: Fsinfo;
+
+  /** Number of the consistency point that changes made now will be in. */
+  readonly openCp: CpCount;
+  /** True when something has changed since the last consistency point was frozen. */
+  readonly dirty: boolean;
+  readonly dirtyBytes: number;
+  /** True between freezeCp and commitCp. */
+  readonly cpInFlight: boolean;
+  /** Writes everything changed to free blocks. One at a time: commitCp must have been called for the one before. */
+  freezeCp(cause: CpCause): FrozenCp;
+  /** To be called when both copies of `fsinfo` are durable: what the CP freed can be used from now on. */
+  commitCp(frozen: FrozenCp): void;
+  /** Freeze, flush, write fsinfo and commit in one call: for who may wait (commands, tests, simulation). */
+  takeCp(cause: CpCause): void;
+
+  /** All snapshots in the order they were taken. */
+  snapshots(): readonly SnapshotRecord[];
+  findSnapshot(name: string): SnapshotRecord | undefined;
+  /** Inodes of a snapshot, read-only. */
+  openSnapshot(record: SnapshotRecord): InodeFile;
+  /**
+   * Prepares a snapshot of everything changed so far; it exists when the next CP (freezeCp must follow at once)
+   * is committed. O(1): the copy of a root. Throws FsError EEXIST, EINVAL (name), ENOSPC (table full).
+   */
+  createSnapshot(name: string, how?: { readonly mirror?: boolean }): SnapshotRecord;
+  /** Its blocks become free when the next CP is committed. No walk over the tree. FsError ENOENT. */
+  deleteSnapshot(name: string): void;
+  renameSnapshot(from: string, into: string): void;
+  /** Sets the active filesystem back to the snapshot at the next CP; newer snapshots stay. FsError ENOENT. */
+  restoreSnapshot(name: string): void;
+  /** Blocks that would become free if all the named snapshots were deleted together: exact. */
+  reclaimable(names: readonly string[]): number;
+
+  /** Read-only volumes: looks at fsinfo again and moves `active` to a newer CP. True when it moved. */
+  follow(): boolean;
+
+  status(): VolumeStatus;
+  close(): void;
+}
