@@ -13,7 +13,15 @@ export interface Field<T> {
   setter(offset: number): (view: DataView, at: number, value: T) => void;
 }
 
-export type Shape = Readonly<Record<string, Field<unknown>>>;
+/** A field of whatever type: `never` as the value to set, since only its own type will do. */
+interface AnyField {
+  readonly kind: string;
+  readonly sizeBytes: number;
+  getter(offset: number): (view: DataView, at: number) => unknown;
+  setter(offset: number): (view: DataView, at: number, value: never) => void;
+}
+
+export type Shape = Readonly<Record<string, AnyField>>;
 export type ValueOf<S extends Shape> = { readonly [K in keyof S]: S[K] extends Field<infer T> ? T : never };
 
 export interface LayoutRow {
@@ -45,7 +53,7 @@ export function struct<S extends Shape>(size: number, shape: S): Struct<S> {
   let offset = 0;
   for (const [name, field] of Object.entries(shape)) {
     const getter = field.getter(offset);
-    const setter = field.setter(offset);
+    const setter = field.setter(offset) as (view: DataView, at: number, value: unknown) => void;
     get[name] = getter;
     set[name] = setter;
     offsets[name] = offset;

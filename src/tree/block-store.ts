@@ -1,0 +1,156 @@
+/**
+ * Verified reads: the one door through which trees see blocks of the device.
+ *
+ * A parent knows the checksum of a block, so a block is verified when it comes in, and a cached block
+ * whose checksum is not the pointer's is stale: that is how a read-only mount follows a moving mirror,
+ * and how lost and misdirected writes are found.
+ *
+ * Only metadata is cached (the kernel's page cache has the data). The cache is bounded; a buffer that is
+ * evicted in the middle of an operation may still be in its hands, so it rests in `retired` until the next
+ * operation begins. Invariant: a buffer is in exactly one of: the cache, the dirty maps of one tree,
+ * `retired`, the pool.
+ */
+import assert from "node:assert/strict";
+import { LRUCache } from "lru-cache";
+import { BLOCK_BYTES, type Block, makeBlock } from "../core/block.ts";
+import { checksum } from "../core/checksum.ts";
+import { CorruptionError } from "../core/errors.ts";
+import type { BlockDevice } from "../device/block-device.ts";
+import type { Space } from "./space.ts";
+
+/** A block of a tree in memory. `vbn` is 0 while it is dirty and has no place yet. */
+export interface CachedBlock extends Block {
+  vbn: number;
+  checksum: number;
+}
+
+export interface BlockStore {
+  readonly device: BlockDevice;
+  /** Where blocks come from and go to; undefined: this store is read-only. */
+  readonly space: Space | undefined;
+  /** First block of the tree area; a pointer below it, or beyond the end, is corrupt. */
+  readonly firstVbn: number;
+  readonly endVbn: number;
+  /** The block, verified. Only to be read; valid until the next `beginOperation`. Throws CorruptionError. */
+  read(vbn: number, expected: number): CachedBlock;
+  /** Takes the block out of the cache for its new owner to change, reading it first if need be. */
+  adopt(vbn: number, expected: number): CachedBlock;
+  /** A buffer with arbitrary contents and no place. */
+  buffer(): CachedBlock;
+  /** A zeroed buffer. */
+  zeroed(): CachedBlock;
+  /** Puts a clean block, whose `vbn` and `checksum` are right, in the cache. */
+  insert(block: CachedBlock): void;
+  /** Gives a buffer back that nobody needs beyond this operation. */
+  retire(block: CachedBlock): void;
+  /** Reads and verifies whole data blocks that lie together, straight into the caller's memory. Not cached. */
+  readData(vbn: number, count: number, into: Uint8Array, offset: number): void;
+  /** Buffers retired so far may be reused from here on. Every operation calls it first. */
+  beginOperation(): void;
+}
+
+export interface BlockStoreOptions {
+  readonly device: BlockDevice;
+  readonly firstVbn: number;
+  readonly endVbn: number;
+  readonly cacheBytesMax: number;
+  readonly space?: Space | undefined;
+}
+
+/** Free buffers kept for reuse: fresh memory is slow on virtual machines. */
+const POOL_BLOCKS_MAX = 4096;
+const CACHE_BLOCKS_MIN = 256;
+
+export function openBlockStore({ device, firstVbn, endVbn, cacheBytesMax, space }: BlockStoreOptions): BlockStore {
+  const pool: CachedBlock[] = [];
+  const retired: CachedBlock[] = [];
+  const cache = new LRUCache<number, CachedBlock>({
+    max: Math.max(CACHE_BLOCKS_MIN, Math.floor(cacheBytesMax / BLOCK_BYTES)),
+    dispose: (block, _vbn, reason) => {
+      if (reason !== "delete") retired.push(block); // "delete" is adoption
+    },
+  });
+
+  function buffer(): CachedBlock {
+    const block = pool.pop();
+    if (block !== undefined) {
+      block.vbn = 0;
+      block.checksum = 0;
+      return block;
+    }
+    return { ...makeBlock(), vbn: 0, checksum: 0 };
+  }
+
+  function load(vbn: number, expected: number): CachedBlock {
+    checkVbn(vbn);
+    const block = buffer();
+    device.read(vbn, 1, block.bytes, 0);
+    const found = checksum(block.bytes);
+    if (found !== expected) {
+      pool.push(block);
+      throw mismatch(vbn, found, expected);
+    }
+    block.vbn = vbn;
+    block.checksum = expected;
+    return block;
+  }
+
+  function checkVbn(vbn: number): void {
+    if (vbn < firstVbn || vbn >= endVbn) throw new CorruptionError(`block pointer ${vbn} is outside of the volume (${firstVbn} to ${endVbn - 1})`);
+  }
+
+  return {
+    device,
+    space,
+    firstVbn,
+    endVbn,
+    read(vbn, expected): CachedBlock {
+      const cached = cache.get(vbn);
+      if (cached !== undefined && cached.checksum === expected) return cached;
+      const block = load(vbn, expected);
+      cache.set(vbn, block);
+      return block;
+    },
+    adopt(vbn, expected): CachedBlock {
+      const cached = cache.get(vbn);
+      if (cached !== undefined && cached.checksum === expected) {
+        cache.delete(vbn);
+        return cached;
+      }
+      return load(vbn, expected);
+    },
+    buffer,
+    zeroed(): CachedBlock {
+      const block = buffer();
+      block.words.fill(0);
+      return block;
+    },
+    insert(block): void {
+      assert(block.vbn !== 0, "a block without a place is not clean");
+      cache.set(block.vbn, block);
+    },
+    retire(block): void {
+      retired.push(block);
+    },
+    readData(vbn, count, into, offset): void {
+      checkVbn(vbn);
+      checkVbn(vbn + count - 1);
+      device.read(vbn, count, into, offset);
+    },
+    beginOperation(): void {
+      if (retired.length === 0) return;
+      for (const block of retired) {
+        if (pool.length < POOL_BLOCKS_MAX) pool.push(block);
+      }
+      retired.length = 0;
+    },
+  };
+}
+
+export function mismatch(vbn: number, found: number, expected: number): CorruptionError {
+  return new CorruptionError(`block ${vbn} has checksum ${hex(found)}, its parent expects ${hex(expected)}`);
+}
+
+function hex(n: number): string {
+  return `0x${n.toString(16).padStart(8, "0")}`;
+}

@@ -1,0 +1,368 @@
+/**
+ * Copy-on-write trees of blocks: every file of the filesystem, those that hold its metadata too.
+ *
+ * A root of 16 pointers, all of one level, sits in an inode (as in WAFL); `height` levels of indirect blocks of
+ * 512 pointers each lie between it and the data.
+ *
+ *     root (inode)   [p0 .. p15]            height 2
+ *                     |
+ *     level 2        [512 pointers]
+ *                     |
+ *     level 1        [512 pointers]
+ *                     |
+ *     level 0        data: bytes of a file, inodes, directory nodes, map bits
+ *
+ * A block is changed only in memory: it leaves the cache, its old place is freed, and it waits in the tree's
+ * dirty maps for a new one. Invariants:
+ *
+ * - If a block is dirty, all its ancestors are dirty: the path up to the root is in memory.
+ * - The slot of a dirty block in its parent is zero (its old place is free already), so no pointer in memory ever
+ *   names a freed block.
+ * - A dirty block is counted in `space.dirtied` until it is placed.
+ * - `blockCount` is the number of blocks of all levels that the tree holds, dirty ones included.
+ *
+ * Placing happens bottom-up (place.ts): a block's checksum is known before its parent's.
+ */
+import assert from "node:assert/strict";
+import { CorruptionError } from "../core/errors.ts";
+import { blockPointer } from "../format/block-pointer.ts";
+import {
+  INLINE_BYTES_MAX,
+  POINTER_BYTES,
+  POINTERS_PER_BLOCK,
+  ROOT_POINTERS,
+  TREE_HEIGHT_MAX,
+} from "../format/constants.ts";
+import { type FileRootRecord, fileRoot } from "../format/inode.ts";
+import type { BlockStore, CachedBlock } from "./block-store.ts";
+import type { Space } from "./space.ts";
+
+/** The tree of one file in memory. */
+export interface BlockTree {
+  /** Length of the file in bytes. */
+  sizeBytes: number;
+  height: number;
+  /** 16 block pointers, or the data of an inline file. */
+  readonly pointers: Uint8Array;
+  readonly view: DataView;
+  /** Blocks held, of all levels. */
+  blockCount: number;
+  /** Dirty blocks by `nodeKey`: indirect blocks, and in a metadata file its contents (level 0) too. */
+  dirtyNodes: Map<number, CachedBlock> | undefined;
+  /** Dirty blocks of file data by index. */
+  dirtyData: Map<number, CachedBlock> | undefined;
+}
+
+/** Level in the high digits, index in the low ones: a small integer for all but the topmost blocks. */
+const NODE_KEY_LEVEL = 2 ** 29;
+
+export function nodeKey(level: number, index: number): number {
+  return level * NODE_KEY_LEVEL + index;
+}
+
+export function nodeKeyIndex(key: number): number {
+  return key % NODE_KEY_LEVEL;
+}
+
+export function nodeKeyLevel(key: number): number {
+  return Math.floor(key / NODE_KEY_LEVEL);
+}
+
+export function emptyTree(): BlockTree {
+  const pointers = new Uint8Array(INLINE_BYTES_MAX);
+  return {
+    sizeBytes: 0,
+    height: 0,
+    pointers,
+    view: new DataView(pointers.buffer),
+    blockCount: 0,
+    dirtyNodes: undefined,
+    dirtyData: undefined,
+  };
+}
+
+/** Reads the root of a tree from an inode, fsinfo or a snapshot record. Throws CorruptionError. */
+export function decodeTree(view: DataView, at: number): BlockTree {
+  const tree = emptyTree();
+  tree.sizeBytes = fileRoot.get.sizeBytes(view, at);
+  tree.height = fileRoot.get.height(view, at);
+  if (tree.height > TREE_HEIGHT_MAX) throw new CorruptionError(`tree of height ${tree.height}, ${TREE_HEIGHT_MAX} is the highest`);
+  const from = view.byteOffset + at + fileRoot.offset.pointers;
+  tree.pointers.set(new Uint8Array(view.buffer, from, INLINE_BYTES_MAX));
+  return tree;
+}
+
+export function encodeTree(tree: BlockTree, view: DataView, at: number): void {
+  fileRoot.set.sizeBytes(view, at, tree.sizeBytes);
+  fileRoot.set.height(view, at, tree.height);
+  new Uint8Array(view.buffer, view.byteOffset + at + fileRoot.offset.pointers, INLINE_BYTES_MAX).set(tree.pointers);
+}
+
+export function treeOfRecord(record: FileRootRecord): BlockTree {
+  const encoded = new DataView(new ArrayBuffer(fileRoot.size));
+  fileRoot.encode(encoded, 0, record);
+  return decodeTree(encoded, 0);
+}
+
+export function recordOfTree(tree: BlockTree): FileRootRecord {
+  return { sizeBytes: tree.sizeBytes, height: tree.height, reserved: new Uint8Array(7), pointers: tree.pointers.slice() };
+}
+
+/** Data blocks that a tree of this height can hold. */
+export function capacity(height: number): number {
+  return ROOT_POINTERS * POINTERS_PER_BLOCK ** height;
+}
+
+export function isDirty(tree: BlockTree): boolean {
+  return (tree.dirtyNodes?.size ?? 0) > 0 || (tree.dirtyData?.size ?? 0) > 0;
+}
+
+/**
+ * A place where a pointer lies: the parent block (or the root) and the offset in it. Reused from call to call, so
+ * that finding a block allocates nothing: read it before the next call.
+ */
+interface Slot {
+  view: DataView;
+  at: number;
+}
+
+/** Finds the slot of a block. False: a parent is missing or the tree is not that high, so the block is a hole. */
+function findSlot(store: BlockStore, tree: BlockTree, level: number, index: number, slot: Slot): boolean {
+  if (level >= tree.height) {
+    if (level > tree.height || index >= ROOT_POINTERS) return false;
+    slot.view = tree.view;
+    slot.at = index * POINTER_BYTES;
+    return true;
+  }
+  const parent = nodeAt(store, tree, level + 1, Math.floor(index / POINTERS_PER_BLOCK));
+  if (parent === undefined) return false;
+  slot.view = parent.view;
+  slot.at = (index % POINTERS_PER_BLOCK) * POINTER_BYTES;
+  return true;
+}
+
+/** An indirect block, or a block of a metadata file (level 0): undefined for a hole. Throws CorruptionError. */
+export function nodeAt(store: BlockStore, tree: BlockTree, level: number, index: number): CachedBlock | undefined {
+  const dirty = tree.dirtyNodes?.get(nodeKey(level, index));
+  if (dirty !== undefined) return dirty;
+  const slot: Slot = { view: tree.view, at: 0 };
+  if (!findSlot(store, tree, level, index, slot)) return undefined;
+  const vbn = blockPointer.get.vbn(slot.view, slot.at);
+  if (vbn === 0) return undefined;
+  return store.read(vbn, blockPointer.get.checksum(slot.view, slot.at));
+}
+
+/** A block of a metadata file's contents, only to be read: undefined for a hole. Throws CorruptionError. */
+export function blockAt(store: BlockStore, tree: BlockTree, index: number): CachedBlock | undefined {
+  return nodeAt(store, tree, 0, index);
+}
+
+/** The same block, to be changed; zeroed if it was a hole. Throws FsError ENOSPC or EIO, CorruptionError. */
+export function dirtyBlockAt(store: BlockStore, tree: BlockTree, index: number): CachedBlock {
+  const dirty = tree.dirtyNodes?.get(index); // level 0: the key is the index
+  if (dirty !== undefined) return dirty;
+  growFor(store, tree, index);
+  return dirtyNodeAt(store, tree, 0, index);
+}
+
+/** Makes an indirect block (or level 0 of a metadata file) and its ancestors dirty. The tree is high enough. */
+export function dirtyNodeAt(store: BlockStore, tree: BlockTree, level: number, index: number): CachedBlock {
+  const key = nodeKey(level, index);
+  const dirty = tree.dirtyNodes?.get(key);
+  if (dirty !== undefined) return dirty;
+  let view = tree.view;
+  let at = index * POINTER_BYTES;
+  if (level < tree.height) {
+    view = dirtyNodeAt(store, tree, level + 1, Math.floor(index / POINTERS_PER_BLOCK)).view;
+    at = (index % POINTERS_PER_BLOCK) * POINTER_BYTES;
+  } else {
+    assert(level === tree.height && index < ROOT_POINTERS, "the tree is not high enough");
+  }
+  const space = spaceOf(store);
+  const vbn = blockPointer.get.vbn(view, at);
+  let block: CachedBlock;
+  if (vbn === 0) {
+    block = store.zeroed();
+    tree.blockCount += 1;
+  } else {
+    block = store.adopt(vbn, blockPointer.get.checksum(view, at));
+    space.free(vbn);
+    clearSlot(view, at);
+  }
+  block.vbn = 0;
+  space.dirtied(1);
+  tree.dirtyNodes ??= new Map();
+  tree.dirtyNodes.set(key, block);
+  return block;
+}
+
+/** Raises the tree until it can hold data block `index`: old root pointers move into a new block below the root. */
+export function growFor(store: BlockStore, tree: BlockTree, index: number): void {
+  while (index >= capacity(tree.height)) {
+    assert(tree.height < TREE_HEIGHT_MAX, "beyond the largest file");
+    const below = tree.pointers.slice();
+    const hasBlocks = tree.blockCount > 0;
+    if (hasBlocks) {
+      const space = spaceOf(store);
+      const block = store.zeroed();
+      block.bytes.set(below, 0);
+      space.dirtied(1);
+      tree.blockCount += 1;
+      tree.dirtyNodes ??= new Map();
+      tree.dirtyNodes.set(nodeKey(tree.height + 1, 0), block);
+    }
+    tree.pointers.fill(0);
+    tree.height += 1;
+  }
+}
+
+/** VBN of a data block on disk; 0: a hole, or dirty and not placed yet. */
+export function vbnAt(store: BlockStore, tree: BlockTree, index: number): number {
+  const slot: Slot = { view: tree.view, at: 0 };
+  return findSlot(store, tree, 0, index, slot) ? blockPointer.get.vbn(slot.view, slot.at) : 0;
+}
+
+/**
+ * Frees all blocks from data block `first` up to, not including, `end` (Infinity: to the end of the tree) and takes
+ * indirect blocks that become empty out of the tree. Reads what it must before each change; O(blocks freed).
+ */
+export function freeBlocks(store: BlockStore, tree: BlockTree, first: number, end: number): void {
+  if (tree.dirtyData !== undefined) {
+    for (const [index, block] of tree.dirtyData) {
+      if (index < first || index >= end) continue;
+      tree.dirtyData.delete(index);
+      dropDirty(store, tree, block);
+    }
+  }
+  const span = POINTERS_PER_BLOCK ** tree.height;
+  for (let i = 0; i < ROOT_POINTERS; i++) freeSubtree(store, tree, tree.height, i, i * span, span, first, end);
+  if (first === 0 && end >= capacity(tree.height)) {
+    assert.equal(tree.blockCount, 0, "blocks left in an emptied tree");
+    tree.height = 0;
+  }
+}
+
+/** Frees the part of [first, end) that lies below one pointer, which covers `span` data blocks from `from` on. */
+function freeSubtree(
+  store: BlockStore,
+  tree: BlockTree,
+  level: number,
+  index: number,
+  from: number,
+  span: number,
+  first: number,
+  end: number,
+): void {
+  if (from >= end || from + span <= first) return;
+  const dirty = tree.dirtyNodes?.get(nodeKey(level, index));
+  const slot: Slot = { view: tree.view, at: 0 };
+  if (!findSlot(store, tree, level, index, slot)) return;
+  const vbn = blockPointer.get.vbn(slot.view, slot.at);
+  if (vbn === 0 && dirty === undefined) return;
+  const whole = from >= first && from + span <= end;
+  if (level > 0) {
+    const block = whole ? (dirty ?? store.read(vbn, blockPointer.get.checksum(slot.view, slot.at))) : dirtyNodeAt(store, tree, level, index);
+    const step = span / POINTERS_PER_BLOCK;
+    if (whole) freeChildren(store, tree, block, level, index);
+    else {
+      for (let i = 0; i < POINTERS_PER_BLOCK; i++) {
+        freeSubtree(store, tree, level - 1, index * POINTERS_PER_BLOCK + i, from + i * step, step, first, end);
+      }
+      if (!isEmptyNode(tree, block, level, index)) return;
+    }
+  }
+  // The block itself goes: either all below it is gone, or it is a data block in the range.
+  const held = tree.dirtyNodes?.get(nodeKey(level, index));
+  if (held !== undefined) {
+    tree.dirtyNodes?.delete(nodeKey(level, index));
+    dropDirty(store, tree, held);
+    return;
+  }
+  clearPointer(store, tree, level, index, vbn);
+}
+
+/** Takes a clean block out of its parent, which becomes dirty, and frees it. */
+function clearPointer(store: BlockStore, tree: BlockTree, level: number, index: number, vbn: number): void {
+  let view = tree.view;
+  let at = index * POINTER_BYTES;
+  if (level < tree.height) {
+    view = dirtyNodeAt(store, tree, level + 1, Math.floor(index / POINTERS_PER_BLOCK)).view;
+    at = (index % POINTERS_PER_BLOCK) * POINTER_BYTES;
+  }
+  clearSlot(view, at);
+  spaceOf(store).free(vbn);
+  tree.blockCount -= 1;
+}
+
+/** Frees everything below a node that goes itself: no need to make it dirty for that. */
+function freeChildren(store: BlockStore, tree: BlockTree, block: CachedBlock, level: number, index: number): void {
+  const space = spaceOf(store);
+  for (let i = 0; i < POINTERS_PER_BLOCK; i++) {
+    const vbn = blockPointer.get.vbn(block.view, i * POINTER_BYTES);
+    const child = index * POINTERS_PER_BLOCK + i;
+    const key = nodeKey(level - 1, child);
+    const dirty = tree.dirtyNodes?.get(key);
+    if (level > 1) {
+      if (dirty !== undefined) freeChildren(store, tree, dirty, level - 1, child);
+      else if (vbn !== 0) freeChildren(store, tree, store.read(vbn, blockPointer.get.checksum(block.view, i * POINTER_BYTES)), level - 1, child);
+    }
+    if (dirty !== undefined) {
+      tree.dirtyNodes?.delete(key);
+      dropDirty(store, tree, dirty);
+    } else if (vbn !== 0) {
+      space.free(vbn);
+      tree.blockCount -= 1;
+    }
+  }
+}
+
+function isEmptyNode(tree: BlockTree, block: CachedBlock, level: number, index: number): boolean {
+  for (let word = 0; word < block.words.length; word += 2) if (block.words[word] !== 0) return false;
+  const first = index * POINTERS_PER_BLOCK;
+  if (level === 1 && tree.dirtyData !== undefined) {
+    for (let i = 0; i < POINTERS_PER_BLOCK; i++) if (tree.dirtyData.has(first + i)) return false;
+  }
+  for (let i = 0; i < POINTERS_PER_BLOCK; i++) if (tree.dirtyNodes?.has(nodeKey(level - 1, first + i)) === true) return false;
+  return true;
+}
+
+/** A dirty block is not needed any more: its place was freed when it became dirty. */
+export function dropDirty(store: BlockStore, tree: BlockTree, block: CachedBlock): void {
+  spaceOf(store).dirtied(-1);
+  tree.blockCount -= 1;
+  store.retire(block);
+}
+
+/**
+ * Visits every pointer from the root down, parents before children, as on disk: dirty blocks are not seen. Return
+ * false to leave out what is below. Throws CorruptionError where an indirect block does not verify.
+ */
+export function eachPointer(
+  store: BlockStore,
+  tree: BlockTree,
+  visit: (level: number, index: number, vbn: number, checksum: number) => boolean,
+): void {
+  const below = (view: DataView, count: number, level: number, first: number): void => {
+    for (let i = 0; i < count; i++) {
+      const vbn = blockPointer.get.vbn(view, i * POINTER_BYTES);
+      if (vbn === 0) continue;
+      const sum = blockPointer.get.checksum(view, i * POINTER_BYTES);
+      if (visit(level, first + i, vbn, sum) && level > 0) {
+        // A copy: the cache may give the buffer to another block while its children are visited.
+        const copy = new DataView(store.read(vbn, sum).bytes.slice().buffer);
+        below(copy, POINTERS_PER_BLOCK, level - 1, (first + i) * POINTERS_PER_BLOCK);
+      }
+    }
+  };
+  below(tree.view, ROOT_POINTERS, tree.height, 0);
+}
+
+export function spaceOf(store: BlockStore): Space {
+  assert(store.space !== undefined, "this tree is read-only");
+  return store.space;
+}
+
+function clearSlot(view: DataView, at: number): void {
+  blockPointer.set.vbn(view, at, 0);
+  blockPointer.set.checksum(view, at, 0);
+}

@@ -1,0 +1,364 @@
+/**
+ * The contents of files: reading and writing any range of bytes.
+ *
+ * - Up to 128 bytes lie in the inode, in the place of its pointers.
+ * - A long run of whole blocks goes to its final free blocks at once, from the caller's memory; only pointers stay
+ *   behind, dirty. That is the fast path: no copy in JavaScript.
+ * - The rest waits in dirty blocks for the consistency point, which writes neighbours together.
+ *
+ * Invariant: the bytes of the last block beyond the end of the file are zero, and so are those of an inline file.
+ */
+import { BLOCK_BYTES } from "../core/block.ts";
+import { checksum } from "../core/checksum.ts";
+import { FsError } from "../core/errors.ts";
+import { blockPointer } from "../format/block-pointer.ts";
+import { FILE_BYTES_MAX, INLINE_BYTES_MAX, POINTER_BYTES, POINTERS_PER_BLOCK } from "../format/constants.ts";
+import { type BlockStore, type CachedBlock, mismatch } from "./block-store.ts";
+import { type BlockTree, capacity, dirtyNodeAt, dropDirty, freeBlocks, growFor, nodeAt, spaceOf } from "./block-tree.ts";
+import type { Inode, InodeFile } from "./inode-file.ts";
+
+/** Whole blocks in one write from which they go to the device at once instead of waiting for the CP. */
+const DIRECT_BLOCKS_MIN = 16;
+
+/**
+ * Reads up to `length` bytes, fewer at the end of the file; returns how many. Bytes of `into` up to the end of the last
+ * block may be overwritten too, where `into` is long enough, so that whole blocks are read in place.
+ * Throws CorruptionError, FsError EIO.
+ */
+export function readFile(inodes: InodeFile, inode: Inode, offset: number, length: number, into: Uint8Array, intoOffset: number): number {
+  const { tree } = inode;
+  const count = Math.min(length, tree.sizeBytes - offset);
+  if (count <= 0) return 0;
+  if (inode.inline) {
+    into.set(tree.pointers.subarray(offset, offset + count), intoOffset);
+    return count;
+  }
+  const { store } = inodes;
+  let at = intoOffset;
+  let position = offset;
+  const end = offset + count;
+  while (position < end) {
+    const index = Math.floor(position / BLOCK_BYTES);
+    const within = position % BLOCK_BYTES;
+    const dirty = tree.dirtyData?.get(index);
+    const some = Math.min(BLOCK_BYTES - within, end - position);
+    let took = some;
+    if (dirty !== undefined) {
+      into.set(some === BLOCK_BYTES ? dirty.bytes : dirty.bytes.subarray(within, within + some), at);
+    } else if (within === 0 && into.length - at >= BLOCK_BYTES) {
+      const blocksMax = Math.min(Math.ceil((end - position) / BLOCK_BYTES), Math.floor((into.length - at) / BLOCK_BYTES));
+      took = Math.min(readRun(store, tree, index, blocksMax, into, at) * BLOCK_BYTES, end - position);
+    } else {
+      const scratch = store.buffer();
+      readRun(store, tree, index, 1, scratch.bytes, 0);
+      into.set(scratch.bytes.subarray(within, within + some), at);
+      store.retire(scratch);
+    }
+    at += took;
+    position += took;
+  }
+  return count;
+}
+
+/** Reads blocks from `index` on that lie together on disk (or are a hole together), at most `blocksMax`. Returns how many. */
+function readRun(store: BlockStore, tree: BlockTree, index: number, blocksMax: number, into: Uint8Array, at: number): number {
+  let view = tree.view;
+  let slot = index;
+  let slotEnd = capacity(0);
+  if (tree.height > 0) {
+    const leaf = index < capacity(tree.height) ? nodeAt(store, tree, 1, Math.floor(index / POINTERS_PER_BLOCK)) : undefined;
+    slot = index % POINTERS_PER_BLOCK;
+    slotEnd = POINTERS_PER_BLOCK;
+    if (leaf === undefined) return zeroRun(tree, index, Math.min(blocksMax, slotEnd - slot), into, at);
+    view = leaf.view;
+  } else if (index >= slotEnd) {
+    return zeroRun(tree, index, blocksMax, into, at);
+  }
+  const runMax = Math.min(blocksMax, slotEnd - slot);
+  const vbn = blockPointer.get.vbn(view, slot * POINTER_BYTES);
+  let run = 1;
+  const step = vbn === 0 ? 0 : 1;
+  while (
+    run < runMax &&
+    blockPointer.get.vbn(view, (slot + run) * POINTER_BYTES) === vbn + run * step &&
+    tree.dirtyData?.has(index + run) !== true
+  ) {
+    run += 1;
+  }
+  if (vbn === 0) return zeroRun(tree, index, run, into, at);
+  store.readData(vbn, run, into, at);
+  for (let i = 0; i < run; i++) {
+    const expected = blockPointer.get.checksum(view, (slot + i) * POINTER_BYTES);
+    const from = at + i * BLOCK_BYTES;
+    const found = checksum(into.subarray(from, from + BLOCK_BYTES));
+    if (found !== expected) throw mismatch(vbn + i, found, expected);
+  }
+  return run;
+}
+
+/** A hole reads as zeros, up to the next dirty block. */
+function zeroRun(tree: BlockTree, index: number, blocksMax: number, into: Uint8Array, at: number): number {
+  let run = 1;
+  while (run < blocksMax && tree.dirtyData?.has(index + run) !== true) run += 1;
+  into.fill(0, at, at + run * BLOCK_BYTES);
+  return run;
+}
+
+/**
+ * Writes all of it and makes the file longer if need be. No times are changed.
+ * Throws FsError ENOSPC, EFBIG, EIO, CorruptionError (a partly overwritten block that does not verify); then nothing is changed.
+ */
+export function writeFile(inodes: InodeFile, inode: Inode, offset: number, from: Uint8Array, fromOffset: number, length: number): void {
+  if (length === 0) return;
+  const end = offset + length;
+  if (end > FILE_BYTES_MAX) throw new FsError("EFBIG", `a file has at most ${FILE_BYTES_MAX} bytes`);
+  const { tree } = inode;
+  const { store } = inodes;
+  const first = Math.floor(offset / BLOCK_BYTES);
+  const last = Math.floor((end - 1) / BLOCK_BYTES);
+  inodes.reserve(writeBlocksMax(tree, last - first + 1), "write");
+  inodes.markDirty(inode);
+  if (tree.blockCount === 0 && end <= INLINE_BYTES_MAX && tree.sizeBytes <= INLINE_BYTES_MAX) {
+    inode.inline = true;
+    tree.pointers.set(from.subarray(fromOffset, fromOffset + length), offset);
+    tree.sizeBytes = Math.max(tree.sizeBytes, end);
+    return;
+  }
+  if (inode.inline) moveOutOfInode(store, inode);
+  growFor(store, tree, last);
+  // Everything that can fail comes first: the parents, and old contents of blocks that are written in part.
+  if (tree.height > 0) {
+    for (let leaf = Math.floor(first / POINTERS_PER_BLOCK); leaf <= Math.floor(last / POINTERS_PER_BLOCK); leaf++) dirtyNodeAt(store, tree, 1, leaf);
+  }
+  const headPartial = offset % BLOCK_BYTES !== 0;
+  const tailPartial = end % BLOCK_BYTES !== 0;
+  const head = headPartial || (tailPartial && first === last) ? dirtyDataAt(store, tree, first, true) : undefined;
+  const tail = tailPartial && first !== last ? dirtyDataAt(store, tree, last, true) : undefined;
+  const wholeFirst = head === undefined ? first : first + 1;
+  const wholeEnd = tail === undefined ? last + 1 : last;
+  const wholeCount = first === last && head !== undefined ? 0 : wholeEnd - wholeFirst;
+  if (wholeCount > 0) {
+    const at = fromOffset + (wholeFirst * BLOCK_BYTES - offset);
+    if (wholeCount >= DIRECT_BLOCKS_MIN) writeDirect(store, tree, wholeFirst, wholeCount, from, at);
+    else {
+      for (let i = 0; i < wholeCount; i++) {
+        const start = at + i * BLOCK_BYTES;
+        dirtyDataAt(store, tree, wholeFirst + i, false).bytes.set(from.subarray(start, start + BLOCK_BYTES));
+      }
+    }
+  }
+  if (head !== undefined) {
+    const within = offset % BLOCK_BYTES;
+    const some = Math.min(BLOCK_BYTES - within, length);
+    head.bytes.set(from.subarray(fromOffset, fromOffset + some), within);
+  }
+  if (tail !== undefined) {
+    const some = end % BLOCK_BYTES;
+    tail.bytes.set(from.subarray(fromOffset + length - some, fromOffset + length), 0);
+  }
+  tree.sizeBytes = Math.max(tree.sizeBytes, end);
+}
+
+/** Bound of the blocks that writing so many data blocks in a row makes dirty: data, their parents, and a growing root. */
+function writeBlocksMax(tree: BlockTree, blocks: number): number {
+  return blocks + Math.ceil(blocks / POINTERS_PER_BLOCK) + 1 + 3 * (tree.height + 2);
+}
+
+/** Long runs of whole blocks: written to free blocks at once, from where they are. The parents are dirty already. */
+function writeDirect(store: BlockStore, tree: BlockTree, first: number, count: number, from: Uint8Array, at: number): void {
+  const space = spaceOf(store);
+  let done = 0;
+  while (done < count) {
+    const run = space.allocate(count - done);
+    const length = space.runLength;
+    try {
+      store.device.write(run, length, from, at + done * BLOCK_BYTES);
+    } catch (error) {
+      for (let i = 0; i < length; i++) space.free(run + i);
+      throw error;
+    }
+    for (let i = 0; i < length; i++) {
+      const start = at + (done + i) * BLOCK_BYTES;
+      placeWritten(store, tree, first + done + i, run + i, checksum(from.subarray(start, start + BLOCK_BYTES)));
+    }
+    done += length;
+  }
+}
+
+function placeWritten(store: BlockStore, tree: BlockTree, index: number, vbn: number, sum: number): void {
+  const dirty = tree.dirtyData?.get(index);
+  if (dirty !== undefined) {
+    tree.dirtyData?.delete(index);
+    dropDirty(store, tree, dirty);
+  }
+  let view = tree.view;
+  let at = index * POINTER_BYTES;
+  if (tree.height > 0) {
+    view = dirtyNodeAt(store, tree, 1, Math.floor(index / POINTERS_PER_BLOCK)).view;
+    at = (index % POINTERS_PER_BLOCK) * POINTER_BYTES;
+  }
+  const old = blockPointer.get.vbn(view, at);
+  if (old === 0) tree.blockCount += 1;
+  else spaceOf(store).free(old);
+  blockPointer.set.vbn(view, at, vbn);
+  blockPointer.set.checksum(view, at, sum);
+}
+
+/** A block of data to be changed in memory. `load`: with its old contents, else with anything. The tree is high enough. */
+function dirtyDataAt(store: BlockStore, tree: BlockTree, index: number, load: boolean): CachedBlock {
+  const dirty = tree.dirtyData?.get(index);
+  if (dirty !== undefined) return dirty;
+  let view = tree.view;
+  let at = index * POINTER_BYTES;
+  if (tree.height > 0) {
+    view = dirtyNodeAt(store, tree, 1, Math.floor(index / POINTERS_PER_BLOCK)).view;
+    at = (index % POINTERS_PER_BLOCK) * POINTER_BYTES;
+  }
+  const vbn = blockPointer.get.vbn(view, at);
+  const block = store.buffer();
+  if (load && vbn !== 0) {
+    store.readData(vbn, 1, block.bytes, 0);
+    const found = checksum(block.bytes);
+    const expected = blockPointer.get.checksum(view, at);
+    if (found !== expected) throw mismatch(vbn, found, expected);
+  } else if (load) {
+    block.words.fill(0);
+  }
+  const space = spaceOf(store);
+  if (vbn === 0) tree.blockCount += 1;
+  else {
+    space.free(vbn);
+    blockPointer.set.vbn(view, at, 0);
+    blockPointer.set.checksum(view, at, 0);
+  }
+  space.dirtied(1);
+  tree.dirtyData ??= new Map();
+  tree.dirtyData.set(index, block);
+  return block;
+}
+
+/** An inline file gets a block of its own. */
+function moveOutOfInode(store: BlockStore, inode: Inode): void {
+  const { tree } = inode;
+  const data = tree.pointers.slice();
+  tree.pointers.fill(0);
+  inode.inline = false;
+  if (tree.sizeBytes > 0) dirtyDataAt(store, tree, 0, true).bytes.set(data);
+}
+
+/**
+ * Sets the length: longer leaves a hole, shorter frees blocks. O(blocks freed).
+ * Throws FsError EFBIG, ENOSPC, EIO, CorruptionError.
+ */
+export function resizeFile(inodes: InodeFile, inode: Inode, sizeBytes: number): void {
+  if (sizeBytes > FILE_BYTES_MAX) throw new FsError("EFBIG", `a file has at most ${FILE_BYTES_MAX} bytes`);
+  const { tree } = inode;
+  const { store } = inodes;
+  const shorter = sizeBytes < tree.sizeBytes;
+  inodes.reserve(2 * tree.height + 4, shorter ? "delete" : "write");
+  inodes.markDirty(inode);
+  if (inode.inline) {
+    if (sizeBytes <= INLINE_BYTES_MAX) tree.pointers.fill(0, Math.min(sizeBytes, INLINE_BYTES_MAX));
+    else moveOutOfInode(store, inode);
+  } else if (shorter) {
+    const within = sizeBytes % BLOCK_BYTES;
+    if (within !== 0) zeroWithin(store, tree, Math.floor(sizeBytes / BLOCK_BYTES), within, BLOCK_BYTES);
+    freeBlocks(store, tree, Math.ceil(sizeBytes / BLOCK_BYTES), Number.POSITIVE_INFINITY);
+  }
+  tree.sizeBytes = sizeBytes;
+  if (sizeBytes === 0) inode.inline = false;
+}
+
+/** Frees the whole blocks of a range and zeroes the rest of it; the length stays. Throws as resizeFile. */
+export function punchHole(inodes: InodeFile, inode: Inode, offset: number, length: number): void {
+  const { tree } = inode;
+  const { store } = inodes;
+  const end = Math.min(offset + length, tree.sizeBytes);
+  inodes.reserve(4 * tree.height + 6, "delete");
+  inodes.markDirty(inode);
+  if (offset >= end) return; // no blocks are kept beyond the end
+  if (inode.inline) tree.pointers.fill(0, offset, end);
+  else {
+    const first = Math.floor(offset / BLOCK_BYTES);
+    const last = Math.floor(end / BLOCK_BYTES);
+    const startWithin = offset % BLOCK_BYTES;
+    const endWithin = end % BLOCK_BYTES;
+    if (first === last) zeroWithin(store, tree, first, startWithin, endWithin);
+    else {
+      if (startWithin !== 0) zeroWithin(store, tree, first, startWithin, BLOCK_BYTES);
+      if (endWithin !== 0) zeroWithin(store, tree, last, 0, endWithin);
+      const wholeFirst = startWithin === 0 ? first : first + 1;
+      if (wholeFirst < last) {
+        freeBlocks(store, tree, wholeFirst, last);
+        if (tree.blockCount === 0) tree.height = 0;
+      }
+    }
+  }
+}
+
+/** Zeroes bytes of one block, if there is such a block. */
+function zeroWithin(store: BlockStore, tree: BlockTree, index: number, start: number, end: number): void {
+  if (start >= end || index >= capacity(tree.height)) return;
+  if (tree.dirtyData?.has(index) !== true) {
+    const found = nextDataBlock(store, tree, index);
+    if (found !== index) return;
+  }
+  dirtyDataAt(store, tree, index, true).bytes.fill(0, start, end);
+}
+
+/** Offset of the next byte of data, or of the next hole, from `offset` on; undefined: none before the end of the file. */
+export function seekData(inodes: InodeFile, inode: Inode, offset: number, what: "data" | "hole"): number | undefined {
+  const { tree } = inode;
+  if (offset >= tree.sizeBytes) return undefined;
+  if (inode.inline) return what === "data" ? offset : tree.sizeBytes;
+  const blocks = Math.ceil(tree.sizeBytes / BLOCK_BYTES);
+  let index = Math.floor(offset / BLOCK_BYTES);
+  if (what === "data") {
+    const found = nextDataBlock(inodes.store, tree, index);
+    return found === undefined || found >= blocks ? undefined : Math.max(offset, found * BLOCK_BYTES);
+  }
+  while (index < blocks && nextDataBlock(inodes.store, tree, index) === index) index += 1;
+  return index >= blocks ? tree.sizeBytes : Math.max(offset, index * BLOCK_BYTES);
+}
+
+/** Index of the first block from `index` on that holds data; missing indirect blocks are skipped whole. */
+function nextDataBlock(store: BlockStore, tree: BlockTree, index: number): number | undefined {
+  let found = Number.POSITIVE_INFINITY;
+  if (tree.dirtyData !== undefined) {
+    if (tree.dirtyData.has(index)) return index;
+    for (const dirty of tree.dirtyData.keys()) if (dirty >= index && dirty < found) found = dirty;
+  }
+  const placed = nextPlaced(store, tree, index);
+  if (placed !== undefined) found = Math.min(found, placed);
+  return Number.isFinite(found) ? found : undefined;
+}
+
+function nextPlaced(store: BlockStore, tree: BlockTree, index: number): number | undefined {
+  let at = index;
+  const end = capacity(tree.height);
+  while (at < end) {
+    // Walk down from the root as far as there are blocks; where one is missing, skip all that it would cover.
+    let level = tree.height;
+    let view = tree.view;
+    let hole = false;
+    while (!hole) {
+      const span = POINTERS_PER_BLOCK ** level;
+      const number = Math.floor(at / span);
+      const slot = level === tree.height ? number : number % POINTERS_PER_BLOCK;
+      const vbn = blockPointer.get.vbn(view, slot * POINTER_BYTES);
+      if (level === 0) {
+        if (vbn !== 0) return at;
+        hole = true;
+      } else {
+        const node = nodeAt(store, tree, level, number);
+        if (node === undefined) hole = true;
+        else {
+          ({ view } = node);
+          level -= 1;
+        }
+      }
+      if (hole) at = (number + 1) * span;
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,135 @@
+/**
+ * Giving dirty blocks their places: free blocks in long runs and in file order, written from the leaves up, so that each
+ * parent gets the place and the checksum of its children before it is summed and written itself.
+ *
+ * Two steps, because the files that say which blocks are taken (the active map, and the inode file that holds its
+ * inode) change while places are handed out: `assignPlaces` until nothing new gets dirty, then `sealNodes`. For all other
+ * files one follows the other.
+ */
+import assert from "node:assert/strict";
+import { checksum } from "../core/checksum.ts";
+import type { BlockDevice } from "../device/block-device.ts";
+import { blockPointer } from "../format/block-pointer.ts";
+import { POINTER_BYTES, POINTERS_PER_BLOCK } from "../format/constants.ts";
+import type { BlockStore, CachedBlock } from "./block-store.ts";
+import { type BlockTree, nodeKey, nodeKeyIndex, nodeKeyLevel, spaceOf } from "./block-tree.ts";
+
+/** Collects blocks with neighbouring places into one write. */
+export interface GatherWriter {
+  write(vbn: number, block: Uint8Array): void;
+  /** Writes what is collected. Until then the buffers must not change. */
+  flush(): void;
+  readonly blocksWritten: number;
+}
+
+const GATHER_BLOCKS_MAX = 512;
+
+export function gatherWriter(device: BlockDevice): GatherWriter {
+  let first = 0;
+  let pending: Uint8Array[] = [];
+  let blocksWritten = 0;
+  const flush = (): void => {
+    if (pending.length === 0) return;
+    device.writeGather(first, pending);
+    blocksWritten += pending.length;
+    pending = [];
+  };
+  return {
+    write(vbn, block): void {
+      if (vbn !== first + pending.length || pending.length >= GATHER_BLOCKS_MAX) {
+        flush();
+        first = vbn;
+      }
+      pending.push(block);
+    },
+    flush,
+    get blocksWritten(): number {
+      return blocksWritten;
+    },
+  };
+}
+
+/** Writes all dirty blocks of a file that is not part of the map fixpoint. Its root is right afterwards. */
+export function placeTree(store: BlockStore, tree: BlockTree, writer: GatherWriter): void {
+  placeData(store, tree, writer);
+  assignPlaces(store, tree);
+  sealNodes(store, tree, writer);
+}
+
+/** Writes dirty data to free blocks; their pointers go into the parents, which stay dirty. */
+export function placeData(store: BlockStore, tree: BlockTree, writer: GatherWriter): void {
+  const data = tree.dirtyData;
+  if (data === undefined || data.size === 0) return;
+  const space = spaceOf(store);
+  const indexes = Float64Array.from(data.keys()).sort();
+  let done = 0;
+  while (done < indexes.length) {
+    const run = space.allocate(indexes.length - done);
+    const length = space.runLength;
+    for (let i = 0; i < length; i++) {
+      const index = indexes[done + i] as number;
+      const block = data.get(index) as CachedBlock;
+      block.vbn = run + i;
+      block.checksum = checksum(block.bytes);
+      setPointer(tree, 0, index, block);
+      writer.write(block.vbn, block.bytes);
+      store.retire(block);
+    }
+    done += length;
+  }
+  space.dirtied(-indexes.length);
+  tree.dirtyData = undefined;
+}
+
+/** Gives every dirty node without a place one. True when there was any: doing so may make nodes of the map dirty. */
+export function assignPlaces(store: BlockStore, tree: BlockTree): boolean {
+  const nodes = tree.dirtyNodes;
+  if (nodes === undefined || nodes.size === 0) return false;
+  const space = spaceOf(store);
+  const homeless: CachedBlock[] = [];
+  for (const key of sortedKeys(nodes)) {
+    const block = nodes.get(key) as CachedBlock;
+    if (block.vbn === 0) homeless.push(block);
+  }
+  let done = 0;
+  while (done < homeless.length) {
+    const run = space.allocate(homeless.length - done);
+    for (let i = 0; i < space.runLength; i++) (homeless[done + i] as CachedBlock).vbn = run + i;
+    done += space.runLength;
+  }
+  space.dirtied(-homeless.length);
+  return homeless.length > 0;
+}
+
+/** Sums and writes all dirty nodes, children first, and makes them clean. All have places; none changes after this. */
+export function sealNodes(store: BlockStore, tree: BlockTree, writer: GatherWriter): void {
+  const nodes = tree.dirtyNodes;
+  if (nodes === undefined) return;
+  for (const key of sortedKeys(nodes)) {
+    const block = nodes.get(key) as CachedBlock;
+    assert(block.vbn !== 0, "sealed without a place");
+    block.checksum = checksum(block.bytes);
+    setPointer(tree, nodeKeyLevel(key), nodeKeyIndex(key), block);
+    writer.write(block.vbn, block.bytes);
+    store.insert(block);
+  }
+  tree.dirtyNodes = undefined;
+}
+
+/** Keys in ascending order: by level, then by index. */
+function sortedKeys(nodes: ReadonlyMap<number, CachedBlock>): Float64Array {
+  return Float64Array.from(nodes.keys()).sort();
+}
+
+function setPointer(tree: BlockTree, level: number, index: number, block: CachedBlock): void {
+  let view = tree.view;
+  let at = index * POINTER_BYTES;
+  if (level < tree.height) {
+    const parent = tree.dirtyNodes?.get(nodeKey(level + 1, Math.floor(index / POINTERS_PER_BLOCK)));
+    assert(parent !== undefined, "the parent of a dirty block is dirty");
+    view = parent.view;
+    at = (index % POINTERS_PER_BLOCK) * POINTER_BYTES;
+  }
+  blockPointer.set.vbn(view, at, block.vbn);
+  blockPointer.set.checksum(view, at, block.checksum);
+}
