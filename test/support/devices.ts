@@ -1,0 +1,365 @@
+/**
+ * Devices for tests: memory, and disks that fail, lose power, watch and count. Each wraps another, so a test
+ * puts together the disk that it needs: `guardedDevice(crashDevice({ random, base }), isProtected)`.
+ *
+ * The disk that loses power is the strictest one that a real one may be: until a flush has returned, each block
+ * written since the one before may be there or not, in any version that it had, in any order, and each of its
+ * 512-byte sectors for itself. What stood there before is one of the versions.
+ */
+import assert from "node:assert/strict";
+import { BLOCK_BYTES } from "../../src/core/block.ts";
+import { FsError } from "../../src/core/errors.ts";
+import { below, type Random } from "../../src/core/prng.ts";
+import type { BlockDevice } from "../../src/device/block-device.ts";
+
+const SECTOR_BYTES = 512;
+const PAGE_BLOCKS = 64;
+const PAGE_BYTES = PAGE_BLOCKS * BLOCK_BYTES;
+
+export interface MemoryDevice extends BlockDevice {
+  /** An independent device with the same contents. */
+  clone(): MemoryDevice;
+  /** Flips bits of one byte, as rotten storage does: `at` counts bytes from the start of the device. */
+  corrupt(at: number, xor?: number): void;
+}
+
+/** A device in memory. Sparse: only what is written takes memory. */
+export function memoryDevice(blockCount: number): MemoryDevice {
+  return memoryOf(blockCount, new Map());
+}
+
+function memoryOf(blockCount: number, pages: Map<number, Uint8Array>): MemoryDevice {
+  function pageFor(vbn: number): Uint8Array {
+    const key = Math.floor(vbn / PAGE_BLOCKS);
+    let page = pages.get(key);
+    if (page === undefined) {
+      page = new Uint8Array(PAGE_BYTES);
+      pages.set(key, page);
+    }
+    return page;
+  }
+
+  function write(vbn: number, count: number, from: Uint8Array, offset: number): void {
+    checkRange(blockCount, vbn, count, from, offset);
+    let at = offset;
+    for (let next = vbn; next < vbn + count; next++) {
+      const page = pageFor(next);
+      const into = (next % PAGE_BLOCKS) * BLOCK_BYTES;
+      copyBytes(from, at, page, into);
+      at += BLOCK_BYTES;
+    }
+  }
+
+  return {
+    blockCount,
+    read(vbn, count, into, offset): void {
+      checkRange(blockCount, vbn, count, into, offset);
+      let at = offset;
+      for (let next = vbn; next < vbn + count; next++) {
+        const page = pages.get(Math.floor(next / PAGE_BLOCKS));
+        if (page === undefined) into.fill(0, at, at + BLOCK_BYTES);
+        else copyBytes(page, (next % PAGE_BLOCKS) * BLOCK_BYTES, into, at);
+        at += BLOCK_BYTES;
+      }
+    },
+    write,
+    writeGather: (vbn, buffers) => gather(vbn, buffers, write),
+    flush(): void {},
+    writeDurable(vbn, block): void {
+      assert.equal(block.length, BLOCK_BYTES, "writeDurable takes one block");
+      write(vbn, 1, block, 0);
+    },
+    discard(vbn, count): void {
+      assert(vbn >= 0 && vbn + count <= blockCount, `discard of ${count} blocks at ${vbn} of ${blockCount}`);
+    },
+    close(): void {},
+    clone(): MemoryDevice {
+      const copies = new Map<number, Uint8Array>();
+      for (const [key, page] of pages) copies.set(key, page.slice());
+      return memoryOf(blockCount, copies);
+    },
+    corrupt(at, xor = 0xff): void {
+      const page = pageFor(Math.floor(at / BLOCK_BYTES));
+      const index = at % PAGE_BYTES;
+      page[index] = (page[index] as number) ^ xor;
+    },
+  };
+}
+
+/** One block from one buffer into another. (Plain loops and Buffer.copy are not faster than the view this makes.) */
+function copyBytes(from: Uint8Array, fromOffset: number, into: Uint8Array, intoOffset: number): void {
+  into.set(from.subarray(fromOffset, fromOffset + BLOCK_BYTES), intoOffset);
+}
+
+function gather(
+  vbn: number,
+  buffers: readonly Uint8Array[],
+  write: (vbn: number, count: number, from: Uint8Array, offset: number) => void,
+): void {
+  let next = vbn;
+  for (const buffer of buffers) {
+    assert.equal(buffer.length % BLOCK_BYTES, 0, "writeGather takes whole blocks");
+    write(next, buffer.length / BLOCK_BYTES, buffer, 0);
+    next += buffer.length / BLOCK_BYTES;
+  }
+}
+
+function checkRange(blockCount: number, vbn: number, count: number, buffer: Uint8Array, offset: number): void {
+  assert(Number.isInteger(vbn), `vbn ${vbn} is not an integer`);
+  assert(Number.isInteger(count) && count > 0, `count ${count}`);
+  assert(vbn >= 0 && vbn + count <= blockCount, `blocks ${vbn} to ${vbn + count} of a device of ${blockCount}`);
+  assert(
+    offset >= 0 && offset + count * BLOCK_BYTES <= buffer.length,
+    `${count} blocks at ${offset} of ${buffer.length} bytes`,
+  );
+}
+
+/** The power is gone: thrown by the operation that it cut, and by all after it. */
+export class PowerCut extends Error {
+  override readonly name: string = "PowerCut";
+}
+
+/** Passes everything on; the write or flush after `operations` of them throws PowerCut undone, and so do all others, forever. */
+export function failAfter(device: BlockDevice, operations: number): BlockDevice & { readonly failed: boolean } {
+  let left = operations;
+  let failed = false;
+  const spend = (): void => {
+    if (left === 0) failed = true;
+    if (failed) throw new PowerCut(`power cut after ${operations} device operations`);
+    left -= 1;
+  };
+  return watched(
+    device,
+    { before: spend },
+    {
+      get failed(): boolean {
+        return failed;
+      },
+    },
+  );
+}
+
+/** Answers each write and flush, after so many of them, with EIO (or ENOSPC), but goes on working: a disk with bad spots. */
+export function erringDevice(device: BlockDevice, fails: () => "EIO" | "ENOSPC" | undefined): BlockDevice {
+  return watched(
+    device,
+    {
+      before: (what) => {
+        const code = fails();
+        if (code !== undefined) throw new FsError(code, `${what} failed by the test`);
+      },
+    },
+    {},
+  );
+}
+
+export interface CrashDevice extends BlockDevice {
+  /** Writes and flushes done so far: a workload run once tells how many points there are to crash at. */
+  readonly operations: number;
+  /** The operation after `operations` more of them is cut: it throws PowerCut, and what it wrote may be there or not. */
+  cutAfter(operations: number): void;
+  /** What a power cut now leaves on the disk. Asks randomness each time; this device is not changed. */
+  crash(): MemoryDevice;
+}
+
+export interface CrashOptions {
+  readonly random: Random;
+  /** Contents at the start, all durable; taken over, not copied. */
+  readonly base: MemoryDevice;
+}
+
+/** Remembers what was written since the last flush, and can lose any of it. */
+export function crashDevice({ random, base }: CrashOptions): CrashDevice {
+  const current = base;
+  const durable = base.clone();
+  /** Every version that a block got since the last flush, the oldest first. */
+  const pending = new Map<number, Uint8Array[]>();
+  const { blockCount } = base;
+  let operations = 0;
+  let left = Number.POSITIVE_INFINITY;
+
+  /** True: this operation is the one that is cut. */
+  function spend(): boolean {
+    if (left < 0) throw new PowerCut("the power is gone");
+    operations += 1;
+    left -= 1;
+    return left < 0;
+  }
+
+  function cut(): never {
+    throw new PowerCut(`power cut at device operation ${operations}`);
+  }
+
+  function remember(vbn: number, count: number, from: Uint8Array, offset: number): void {
+    checkRange(blockCount, vbn, count, from, offset);
+    for (let i = 0; i < count; i++) {
+      const bytes = from.slice(offset + i * BLOCK_BYTES, offset + (i + 1) * BLOCK_BYTES);
+      const versions = pending.get(vbn + i);
+      if (versions === undefined) pending.set(vbn + i, [bytes]);
+      else versions.push(bytes);
+    }
+    current.write(vbn, count, from, offset);
+  }
+
+  return {
+    blockCount,
+    get operations(): number {
+      return operations;
+    },
+    read(vbn, count, into, offset): void {
+      if (left < 0) throw new PowerCut("the power is gone");
+      current.read(vbn, count, into, offset);
+    },
+    write(vbn, count, from, offset): void {
+      const last = spend();
+      remember(vbn, count, from, offset);
+      if (last) cut();
+    },
+    writeGather(vbn, buffers): void {
+      const last = spend();
+      gather(vbn, buffers, remember);
+      if (last) cut();
+    },
+    flush(): void {
+      if (spend()) cut();
+      for (const [vbn, versions] of pending) durable.write(vbn, 1, versions.at(-1) as Uint8Array, 0);
+      pending.clear();
+    },
+    writeDurable(vbn, block): void {
+      assert.equal(block.length, BLOCK_BYTES, "writeDurable takes one block");
+      const last = spend();
+      remember(vbn, 1, block, 0);
+      if (last) cut();
+      durable.write(vbn, 1, block, 0);
+      pending.delete(vbn);
+    },
+    discard(vbn, count): void {
+      current.discard(vbn, count);
+    },
+    close(): void {},
+    cutAfter(count): void {
+      left = count;
+    },
+    crash(): MemoryDevice {
+      const image = durable.clone();
+      // Some crashes lose nearly everything, some nearly nothing: both ends find other bugs than the middle does.
+      const lossPercent = [0, 5, 50, 95, 100][below(random, 5)] as number;
+      const before = new Uint8Array(BLOCK_BYTES);
+      for (const [vbn, versions] of pending) {
+        if (below(random, 100) < lossPercent) continue;
+        durable.read(vbn, 1, before, 0);
+        image.write(vbn, 1, leftover(random, before, versions), 0);
+      }
+      return image;
+    },
+  };
+}
+
+/** What is left of a block: its last version, mostly; else an older one, or sectors of several. */
+function leftover(random: Random, before: Uint8Array, versions: readonly Uint8Array[]): Uint8Array {
+  const luck = below(random, 4);
+  if (luck > 1) return versions.at(-1) as Uint8Array;
+  if (luck === 1) return versions[below(random, versions.length)] as Uint8Array;
+  const torn = before.slice();
+  for (let at = 0; at < BLOCK_BYTES; at += SECTOR_BYTES) {
+    const pick = below(random, versions.length + 1);
+    if (pick > 0) torn.set((versions[pick - 1] as Uint8Array).subarray(at, at + SECTOR_BYTES), at);
+  }
+  return torn;
+}
+
+/** Fails the test when a write hits a block for which `isProtected` says yes: nothing referenced is ever overwritten. */
+export function guardedDevice(device: BlockDevice, isProtected: (vbn: number) => boolean): BlockDevice {
+  const guard = (what: string, vbn: number, count: number): void => {
+    for (let next = vbn; next < vbn + count; next++)
+      assert(!isProtected(next), `${what} hits block ${next}, which is referenced`);
+  };
+  return watched(device, { range: guard }, {});
+}
+
+export interface CountingDevice extends BlockDevice {
+  /** VBNs read, in order, since the last `reset`. */
+  readonly reads: readonly number[];
+  readonly writes: readonly number[];
+  readonly flushes: number;
+  reset(): void;
+}
+
+/** Counts and lists the blocks that are read and written. */
+export function countingDevice(device: BlockDevice): CountingDevice {
+  const reads: number[] = [];
+  const writes: number[] = [];
+  let flushes = 0;
+  const counted = {
+    reads,
+    writes,
+    get flushes(): number {
+      return flushes;
+    },
+    reset(): void {
+      reads.length = 0;
+      writes.length = 0;
+      flushes = 0;
+    },
+    read(vbn: number, count: number, into: Uint8Array, offset: number): void {
+      for (let next = vbn; next < vbn + count; next++) reads.push(next);
+      device.read(vbn, count, into, offset);
+    },
+  };
+  return watched(
+    device,
+    {
+      before: (what) => {
+        if (what === "flush") flushes += 1;
+      },
+      range: (what, vbn, count) => {
+        if (what !== "discard") for (let next = vbn; next < vbn + count; next++) writes.push(next);
+      },
+    },
+    counted,
+  );
+}
+
+interface Watch {
+  /** Called before every write and flush. */
+  readonly before?: (what: string) => void;
+  /** Called with the blocks of every write and discard. */
+  readonly range?: (what: string, vbn: number, count: number) => void;
+}
+
+/** The device itself, with something said before its changes, and more members (which keep their getters). */
+function watched<T extends object>(device: BlockDevice, watch: Watch, more: T): BlockDevice & T {
+  const before = watch.before ?? ((): void => {});
+  const range = watch.range ?? ((): void => {});
+  const wrapped: BlockDevice = {
+    blockCount: device.blockCount,
+    read: (vbn, count, into, offset) => device.read(vbn, count, into, offset),
+    write(vbn, count, from, offset): void {
+      before("write");
+      range("write", vbn, count);
+      device.write(vbn, count, from, offset);
+    },
+    writeGather(vbn, buffers): void {
+      before("write");
+      let bytes = 0;
+      for (const buffer of buffers) bytes += buffer.length;
+      range("write", vbn, bytes / BLOCK_BYTES);
+      device.writeGather(vbn, buffers);
+    },
+    flush(): void {
+      before("flush");
+      device.flush();
+    },
+    writeDurable(vbn, block): void {
+      before("write");
+      range("write", vbn, 1);
+      device.writeDurable(vbn, block);
+    },
+    discard(vbn, count): void {
+      range("discard", vbn, count);
+      device.discard(vbn, count);
+    },
+    close: () => device.close(),
+  };
+  return Object.defineProperties(wrapped, Object.getOwnPropertyDescriptors(more)) as BlockDevice & T;
+}
