@@ -23,7 +23,7 @@ const rooms = new Map<string, Room>([
   ["tree", { imports: ["core", "format", "device"], synchronous: true }],
   ["volume", { imports: ["core", "format", "device", "bitset", "tree"], synchronous: true }],
   ["fs", { imports: ["core", "format", "tree", "volume"], synchronous: true }],
-  ["fuse", { imports: ["core", "fs"] }],
+  ["fuse", { imports: ["core", "format", "fs"] }],
   ["image", { imports: ["core", "format", "device", "bitset", "volume"] }],
   ["mirror", { imports: ["core", "format", "device", "bitset", "volume", "fs", "image"] }],
   ["daemon", { imports: belowDaemon }],

@@ -1,0 +1,168 @@
+/**
+ * One connection to the kernel: the buffers, what was agreed at INIT, and the request in hand.
+ *
+ * Both buffers lie in page-aligned memory and are used for every request. The request begins 80 bytes
+ * before a page boundary, so that the payload of a WRITE (headers of 40 and 40 bytes) begins on one; the reply
+ * begins 16 bytes before one, so that the data of a READ does. A filesystem may hand such a payload to a direct
+ * write without a copy.
+ */
+import { FsError } from "../../core/errors.ts";
+import type { FileSystem, NodeId } from "../../fs/file-system.ts";
+import {
+  initFlag,
+  initReply,
+  initRequest,
+  KERNEL_MAJOR,
+  KERNEL_MINOR_MAX,
+  KERNEL_MINOR_MIN,
+  replyHeader,
+  requestHeader,
+  SETXATTR_SHORT_BYTES,
+  setxattrRequest,
+  writeRequest,
+} from "./abi.ts";
+import { type DirectoryPacker, makeDirectoryPacker } from "./replies.ts";
+
+/** The largest payload of a READ or WRITE: what Linux allows by default (fs.fuse.max_pages_limit). */
+export const PAYLOAD_BYTES_MAX = 1024 * 1024;
+const PAGE_BYTES = 4096;
+const PAGES_MAX = PAYLOAD_BYTES_MAX / PAGE_BYTES;
+const PAGES_MAX_WITHOUT_FLAG = 32;
+
+/**
+ * Read-ahead and write-back requests that the kernel keeps under way: enough that the next one is always waiting
+ * when the server asks. Above the threshold the kernel begins no more of them of its own accord.
+ */
+const BACKGROUND_MAX = 256;
+const CONGESTION_THRESHOLD = 192;
+
+const WANTED =
+  initFlag.ASYNC_READ |
+  initFlag.ATOMIC_O_TRUNC |
+  initFlag.EXPORT_SUPPORT |
+  initFlag.BIG_WRITES |
+  initFlag.DO_READDIRPLUS |
+  initFlag.READDIRPLUS_AUTO |
+  initFlag.ASYNC_DIO |
+  initFlag.WRITEBACK_CACHE |
+  initFlag.PARALLEL_DIROPS |
+  initFlag.MAX_PAGES |
+  initFlag.CACHE_SYMLINKS |
+  initFlag.HANDLE_KILLPRIV_V2 |
+  initFlag.SETXATTR_EXT |
+  initFlag.INIT_EXT;
+
+export type Log = (message: string) => void;
+
+export interface ConnectionOptions {
+  readonly fileSystem: FileSystem;
+  /** No write-back cache: the kernel never has data that the server has not. */
+  readonly readOnly?: boolean;
+  readonly log: Log;
+}
+
+/** Its fields change with each request; the shape never does. */
+export interface Connection {
+  readonly fileSystem: FileSystem;
+  readonly readOnly: boolean;
+  readonly log: Log;
+
+  readonly request: Buffer;
+  readonly requestView: DataView;
+  readonly reply: Buffer;
+  readonly replyView: DataView;
+
+  /** Agreed at INIT. */
+  initialized: boolean;
+  writebackCache: boolean;
+  setxattrRequestBytes: number;
+
+  /** Of the request in hand: its length, its node, and how far its arguments have been read. */
+  requestBytes: number;
+  node: NodeId;
+  at: number;
+  /** The consistency point that the reply must wait for; 0: none. */
+  durableAt: number;
+  /** What a handler threw that is no answer: the server stops. */
+  bug: unknown;
+
+  readonly directory: DirectoryPacker;
+}
+
+export function makeConnection({ fileSystem, readOnly = false, log }: ConnectionOptions): Connection {
+  const requestStart = PAGE_BYTES - requestHeader.size - writeRequest.size;
+  const requestBytesMax = PAGE_BYTES - requestStart + PAYLOAD_BYTES_MAX + PAGE_BYTES;
+  const replyStart = 3 * PAGE_BYTES + PAYLOAD_BYTES_MAX - replyHeader.size;
+  const replyBytesMax = replyHeader.size + PAYLOAD_BYTES_MAX;
+  const memory = alignedMemory(replyStart + replyBytesMax);
+  const reply = Buffer.from(memory, replyStart, replyBytesMax);
+  const replyView = new DataView(memory, replyStart, replyBytesMax);
+  return {
+    fileSystem,
+    readOnly,
+    log,
+    request: Buffer.from(memory, requestStart, requestBytesMax),
+    requestView: new DataView(memory, requestStart, requestBytesMax),
+    reply,
+    replyView,
+    directory: makeDirectoryPacker(reply, replyView),
+    initialized: false,
+    writebackCache: false,
+    setxattrRequestBytes: SETXATTR_SHORT_BYTES,
+    requestBytes: 0,
+    node: 0 as NodeId,
+    at: 0,
+    durableAt: 0,
+    bug: undefined,
+  };
+}
+
+/**
+ * Answers the INIT request at `at`, with the body of the reply from `into` on; returns its length. A kernel of
+ * a newer major version is told ours and asks again.
+ */
+export function negotiate(connection: Connection, at: number, into: number): number {
+  const { requestView: view, replyView, log } = connection;
+  const offered = initRequest.decode(view, at);
+  if (offered.major < KERNEL_MAJOR || (offered.major === KERNEL_MAJOR && offered.minor < KERNEL_MINOR_MIN)) {
+    const least = `${KERNEL_MAJOR}.${KERNEL_MINOR_MIN}`;
+    log(`the kernel speaks FUSE ${offered.major}.${offered.minor}; ${least} (Linux 5.4) or newer is needed`);
+    throw new FsError("EPROTO", "FUSE version too old");
+  }
+  const isNewerMajor = offered.major > KERNEL_MAJOR;
+  const wanted = connection.readOnly ? WANTED & ~initFlag.WRITEBACK_CACHE : WANTED;
+  const flags = isNewerMajor ? 0 : (wanted & offered.flags) >>> 0;
+  const pagesMax = (flags & initFlag.MAX_PAGES) === 0 ? PAGES_MAX_WITHOUT_FLAG : PAGES_MAX;
+
+  connection.initialized = !isNewerMajor;
+  connection.writebackCache = (flags & initFlag.WRITEBACK_CACHE) !== 0;
+  connection.setxattrRequestBytes =
+    (flags & initFlag.SETXATTR_EXT) === 0 ? SETXATTR_SHORT_BYTES : setxattrRequest.size;
+  initReply.encode(replyView, into, {
+    major: KERNEL_MAJOR,
+    minor: isNewerMajor ? KERNEL_MINOR_MAX : Math.min(offered.minor, KERNEL_MINOR_MAX),
+    readaheadBytesMax: PAYLOAD_BYTES_MAX, // the kernel takes the lesser of this and its own
+    flags,
+    backgroundMax: BACKGROUND_MAX,
+    congestionThreshold: CONGESTION_THRESHOLD,
+    writeBytesMax: pagesMax * PAGE_BYTES,
+    timeGranularityNs: 1,
+    pagesMax,
+    mapAlignment: 0,
+    flags2: 0,
+    stackDepthMax: 0,
+    unused: new Uint8Array(24),
+  });
+  return initReply.size;
+}
+
+/** V8 places the memory of WebAssembly on a page boundary, and no other that JavaScript can have. */
+function alignedMemory(bytes: number): ArrayBuffer {
+  const WASM_PAGE_BYTES = 65536;
+  return new WebAssembly.Memory({ initial: Math.ceil(bytes / WASM_PAGE_BYTES) }).buffer;
+}
+
+/** Not among the types of Node, and only this of it is used. */
+declare const WebAssembly: {
+  readonly Memory: new (size: { readonly initial: number }) => { readonly buffer: ArrayBuffer };
+};

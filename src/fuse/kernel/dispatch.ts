@@ -1,0 +1,419 @@
+/**
+ * The kernel's surface: one row per opcode. A row says how many bytes of arguments come before the names or
+ * the payload, and which operation of the filesystem answers.
+ *
+ * A handler writes the body of its reply behind the header and returns its length, or a negative errno, or
+ * NO_REPLY. Errors become errnos here and nowhere else:
+ * - FsError is an answer.
+ * - CorruptionError is EIO for who asked, and a line in the log.
+ * - Anything else is a bug: who asked gets EIO, and the server ends with it, for its state cannot be trusted.
+ * So every request is answered, once, before the next one is read, or is held for its consistency point.
+ */
+import { CorruptionError, errnoOf, FsError } from "../../core/errors.ts";
+import type { Entry, FileSystem, Opened } from "../../fs/file-system.ts";
+import * as abi from "./abi.ts";
+import { opcode, replyHeader, requestHeader } from "./abi.ts";
+import { type Connection, negotiate, PAYLOAD_BYTES_MAX } from "./connection.ts";
+import { putAttributesReply, putEntry, putHeader, putOpened, putStatus, putStatx } from "./replies.ts";
+import { attributeChanges, callerOf, checkedNode, checkedOffset, takeBytes, takeName, takeString } from "./requests.ts";
+
+/** Where the arguments of a request, and the body of a reply, begin. */
+const ARGUMENTS = requestHeader.size;
+const BODY = replyHeader.size;
+const NO_REPLY = 0x4000_0000;
+
+const EIO = errnoOf("EIO");
+const EINVAL = errnoOf("EINVAL");
+const ENXIO = errnoOf("ENXIO");
+const ERANGE = errnoOf("ERANGE");
+const ENOTTY = errnoOf("ENOTTY");
+const ENOSYS = errnoOf("ENOSYS");
+const ESTALE = errnoOf("ESTALE");
+const EOPNOTSUPP = errnoOf("EOPNOTSUPP");
+
+const S_IFMT = 0o170000;
+const S_IFDIR = 0o040000;
+const O_ACCMODE = 3;
+const O_WRONLY = 1;
+const O_RDWR = 2;
+const O_EXCL = 0o200;
+const O_TRUNC = 0o1000;
+const O_APPEND = 0o2000;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+
+/** How a WRITE is to be done, by its two bits: made once, for the hot path allocates nothing. */
+const HOW_WRITTEN = [
+  { fromCache: false, killPriv: false },
+  { fromCache: true, killPriv: false },
+  { fromCache: false, killPriv: true },
+  { fromCache: true, killPriv: true },
+] as const;
+const PLAIN = { plus: false } as const;
+const PLUS = { plus: true } as const;
+
+type Handler = (connection: Connection, fs: FileSystem, view: DataView) => number;
+
+interface Row {
+  readonly name: string;
+  readonly argumentBytes: number;
+  readonly handler: Handler;
+}
+
+const rows: readonly (Row | undefined)[] = table([
+  [opcode.INIT, "INIT", abi.initRequest.size, (c) => negotiate(c, ARGUMENTS, BODY)],
+  [opcode.DESTROY, "DESTROY", 0, () => 0],
+  // An operation is never under way when the next request is read, so there is nothing to interrupt, and the kernel
+  // learns to ask no more. A held reply goes out when it may, interrupted or not.
+  [opcode.INTERRUPT, "INTERRUPT", 0, () => -ENOSYS],
+
+  [opcode.LOOKUP, "LOOKUP", 0, (c, fs) => entry(c, fs.lookup(c.node, takeName(c)))],
+  [opcode.FORGET, "FORGET", abi.forgetRequest.size, forget],
+  [opcode.BATCH_FORGET, "BATCH_FORGET", abi.batchForgetRequest.size, batchForget],
+  [opcode.GETATTR, "GETATTR", abi.getattrRequest.size, getAttributes],
+  [opcode.STATX, "STATX", abi.statxRequest.size, (c, fs) => putStatx(c.replyView, BODY, fs.getAttributes(c.node))],
+  [opcode.SETATTR, "SETATTR", abi.setattrRequest.size, setAttributes],
+  // With default_permissions the kernel decides by itself.
+  [opcode.ACCESS, "ACCESS", 0, () => -ENOSYS],
+  [opcode.READLINK, "READLINK", 0, (c, fs) => value(c, fs.readLink(c.node))],
+
+  [opcode.MKNOD, "MKNOD", abi.mknodRequest.size, makeNode],
+  [opcode.MKDIR, "MKDIR", abi.mkdirRequest.size, makeDirectory],
+  [opcode.SYMLINK, "SYMLINK", 0, (c, fs) => entry(c, fs.symlink(c.node, takeName(c), takeString(c), callerOf(c)))],
+  [opcode.LINK, "LINK", abi.linkRequest.size, link],
+  [opcode.UNLINK, "UNLINK", 0, (c, fs) => done(fs.unlink(c.node, takeName(c)))],
+  [opcode.RMDIR, "RMDIR", 0, (c, fs) => done(fs.removeDirectory(c.node, takeName(c)))],
+  [opcode.RENAME, "RENAME", abi.renameRequest.size, rename],
+  [opcode.RENAME2, "RENAME2", abi.rename2Request.size, rename2],
+
+  [opcode.OPEN, "OPEN", abi.openRequest.size, open],
+  [opcode.CREATE, "CREATE", abi.createRequest.size, create],
+  [opcode.TMPFILE, "TMPFILE", abi.createRequest.size, createUnnamed],
+  [opcode.READ, "READ", abi.readRequest.size, read],
+  [opcode.WRITE, "WRITE", abi.writeRequest.size, write],
+  // The kernel has written its dirty pages before it asks; closing does nothing more.
+  [opcode.FLUSH, "FLUSH", 0, () => -ENOSYS],
+  [opcode.RELEASE, "RELEASE", abi.releaseRequest.size, release],
+  [opcode.FSYNC, "FSYNC", abi.fsyncRequest.size, fsync],
+  [opcode.SYNCFS, "SYNCFS", 0, syncAll],
+  [opcode.FALLOCATE, "FALLOCATE", abi.fallocateRequest.size, allocate],
+  [opcode.LSEEK, "LSEEK", abi.lseekRequest.size, seek],
+
+  [opcode.OPENDIR, "OPENDIR", abi.openRequest.size, openDirectory],
+  [opcode.READDIR, "READDIR", abi.readRequest.size, readDirectory],
+  [opcode.READDIRPLUS, "READDIRPLUS", abi.readRequest.size, readDirectoryPlus],
+  [opcode.RELEASEDIR, "RELEASEDIR", abi.releaseRequest.size, releaseDirectory],
+  [opcode.FSYNCDIR, "FSYNCDIR", abi.fsyncRequest.size, fsync],
+
+  [opcode.STATFS, "STATFS", 0, (c, fs) => putStatus(c.replyView, BODY, fs.status())],
+  [opcode.GETXATTR, "GETXATTR", abi.getxattrRequest.size, getXattr],
+  [opcode.LISTXATTR, "LISTXATTR", abi.getxattrRequest.size, listXattrs],
+  [opcode.SETXATTR, "SETXATTR", 0, setXattr],
+  [opcode.REMOVEXATTR, "REMOVEXATTR", 0, removeXattr],
+
+  // Locks of both kinds, poll, bmap, copy_file_range and the rest: ENOSYS, and the kernel does it by itself.
+  [opcode.IOCTL, "IOCTL", 0, () => -ENOTTY],
+]);
+
+/**
+ * Answers the request that lies in the connection's buffer, `lengthBytes` long, in its reply buffer, and returns the
+ * length of the reply; 0: none is due. The reply is to wait for `connection.durableAt`. Never throws: after a bug
+ * `connection.bug` holds what was thrown, and the server sends the reply and stops.
+ */
+export function dispatch(connection: Connection, lengthBytes: number): number {
+  const { requestView: view, replyView, log } = connection;
+  connection.durableAt = 0;
+  if (lengthBytes < requestHeader.size) {
+    log(`a request of ${lengthBytes} bytes cannot be answered`);
+    return 0;
+  }
+  replyHeader.set.uniqueLow(replyView, 0, requestHeader.get.uniqueLow(view, 0));
+  replyHeader.set.uniqueHigh(replyView, 0, requestHeader.get.uniqueHigh(view, 0));
+  const row = rows[requestHeader.get.opcode(view, 0)];
+  const result = row === undefined ? -ENOSYS : run(connection, row, lengthBytes);
+  if (result === NO_REPLY) return 0;
+  const replyBytes = result < 0 ? BODY : BODY + result;
+  putHeader(replyView, replyBytes, result < 0 ? -result : 0);
+  return replyBytes;
+}
+
+function run(connection: Connection, row: Row, lengthBytes: number): number {
+  const { requestView: view, fileSystem } = connection;
+  const isForget = row.handler === forget || row.handler === batchForget;
+  const refuse = (errno: number): number => (isForget ? NO_REPLY : -errno);
+  const argumentsEnd = ARGUMENTS + row.argumentBytes;
+  if (requestHeader.get.lengthBytes(view, 0) !== lengthBytes || argumentsEnd > lengthBytes) return refuse(EINVAL);
+  if (!connection.initialized && row.handler !== rows[opcode.INIT]?.handler) return refuse(EIO);
+  connection.node = requestHeader.get.node(view, 0);
+  if (connection.node > Number.MAX_SAFE_INTEGER) return refuse(ESTALE);
+  connection.requestBytes = lengthBytes;
+  connection.at = argumentsEnd;
+  try {
+    return row.handler(connection, fileSystem, view);
+  } catch (error) {
+    connection.durableAt = 0;
+    if (error instanceof FsError) return refuse(error.errno);
+    if (error instanceof CorruptionError) {
+      connection.log(`${row.name} of node ${connection.node}: ${error.message}`);
+      return refuse(EIO);
+    }
+    connection.log(`${row.name} of node ${connection.node}: a bug, the server stops: ${String(error)}`);
+    connection.bug = error;
+    return refuse(EIO);
+  }
+}
+
+function table(list: readonly (readonly [code: number, name: string, argumentBytes: number, Handler])[]): Row[] {
+  const made: Row[] = [];
+  for (const [code, name, argumentBytes, handler] of list) made[code] = { name, argumentBytes, handler };
+  return Array.from(made); // no holes
+}
+
+/** For an operation that answers with success alone. */
+function done(_: void): number {
+  return 0;
+}
+
+function entry(connection: Connection, found: Entry): number {
+  return putEntry(connection.replyView, BODY, found);
+}
+
+function entryAndHandle({ replyView: view }: Connection, made: Entry & Opened): number {
+  const entryBytes = putEntry(view, BODY, made);
+  return entryBytes + putOpened(view, BODY + entryBytes, made, "pages");
+}
+
+function value({ reply }: Connection, bytes: Uint8Array): number {
+  reply.set(bytes, BODY);
+  return bytes.length;
+}
+
+function forget({ node }: Connection, fs: FileSystem, view: DataView): number {
+  fs.forget(node, abi.forgetRequest.get.count(view, ARGUMENTS));
+  return NO_REPLY;
+}
+
+function batchForget(connection: Connection, fs: FileSystem, view: DataView): number {
+  const { forgetOne } = abi;
+  const nodeCount = abi.batchForgetRequest.get.nodeCount(view, ARGUMENTS);
+  let { at } = connection;
+  for (let i = 0; i < nodeCount && at + forgetOne.size <= connection.requestBytes; i++) {
+    fs.forget(forgetOne.get.node(view, at), forgetOne.get.count(view, at));
+    at += forgetOne.size;
+  }
+  return NO_REPLY;
+}
+
+function getAttributes({ node, replyView }: Connection, fs: FileSystem): number {
+  return putAttributesReply(replyView, BODY, fs.getAttributes(node));
+}
+
+function setAttributes(connection: Connection, fs: FileSystem, view: DataView): number {
+  const { node } = connection;
+  let changes = attributeChanges(view, ARGUMENTS);
+  // With HANDLE_KILLPRIV_V2 a change of owner drops set-user-id here, whoever asks, but not that of a directory.
+  const isChown = changes.uid !== undefined || changes.gid !== undefined;
+  if (isChown && changes.mode === undefined && (fs.getAttributes(node).attributes.mode & S_IFMT) !== S_IFDIR) {
+    changes = { ...changes, killPriv: true };
+  }
+  return putAttributesReply(connection.replyView, BODY, fs.setAttributes(node, changes, callerOf(connection)));
+}
+
+// Modes come with the caller's umask applied, because DONT_MASK was not agreed.
+
+function makeNode(connection: Connection, fs: FileSystem, view: DataView): number {
+  const { get } = abi.mknodRequest;
+  const mode = get.mode(view, ARGUMENTS);
+  const rdev = get.rdev(view, ARGUMENTS);
+  return entry(connection, fs.makeNode(connection.node, takeName(connection), mode, rdev, callerOf(connection)));
+}
+
+function makeDirectory(connection: Connection, fs: FileSystem, view: DataView): number {
+  const mode = abi.mkdirRequest.get.mode(view, ARGUMENTS);
+  return entry(connection, fs.makeDirectory(connection.node, takeName(connection), mode, callerOf(connection)));
+}
+
+function link(connection: Connection, fs: FileSystem, view: DataView): number {
+  const node = checkedNode(abi.linkRequest.get.node(view, ARGUMENTS));
+  return entry(connection, fs.link(node, connection.node, takeName(connection)));
+}
+
+function rename(connection: Connection, fs: FileSystem, view: DataView): number {
+  const intoParent = checkedNode(abi.renameRequest.get.intoParent(view, ARGUMENTS));
+  return done(fs.rename(connection.node, takeName(connection), intoParent, takeName(connection), 0));
+}
+
+function rename2(connection: Connection, fs: FileSystem, view: DataView): number {
+  const intoParent = checkedNode(abi.rename2Request.get.intoParent(view, ARGUMENTS));
+  const flags = abi.rename2Request.get.flags(view, ARGUMENTS);
+  return done(fs.rename(connection.node, takeName(connection), intoParent, takeName(connection), flags));
+}
+
+function open(connection: Connection, fs: FileSystem, view: DataView): number {
+  const flags = abi.openRequest.get.flags(view, ARGUMENTS);
+  const killPriv = (abi.openRequest.get.openFlags(view, ARGUMENTS) & abi.OPEN_KILL_SUIDGID) !== 0;
+  const { node } = connection;
+  if (killPriv && (flags & O_TRUNC) !== 0) fs.setAttributes(node, { killPriv }, callerOf(connection));
+  return putOpened(connection.replyView, BODY, fs.open(node, handleFlags(connection, flags)), "pages");
+}
+
+function create(connection: Connection, fs: FileSystem, view: DataView): number {
+  const { node } = connection;
+  const flags = abi.createRequest.get.flags(view, ARGUMENTS);
+  const mode = abi.createRequest.get.mode(view, ARGUMENTS);
+  const name = takeName(connection);
+  try {
+    const made = fs.create(node, name, mode, handleFlags(connection, flags), callerOf(connection));
+    return entryAndHandle(connection, made);
+  } catch (error) {
+    const exists = error instanceof FsError && error.code === "EEXIST";
+    if (!exists || (flags & O_EXCL) !== 0) throw error;
+  }
+  return openExisting(connection, fs, fs.lookup(node, name), flags);
+}
+
+/** The kernel took a name for free that is not: open(O_CREAT) without O_EXCL then opens what is there. */
+function openExisting(connection: Connection, fs: FileSystem, found: Entry, flags: number): number {
+  try {
+    const opened = fs.open(found.nodeId, handleFlags(connection, flags));
+    return entryAndHandle(connection, { ...found, ...opened });
+  } catch (error) {
+    fs.forget(found.nodeId, 1);
+    throw error;
+  }
+}
+
+function createUnnamed(connection: Connection, fs: FileSystem, view: DataView): number {
+  const flags = handleFlags(connection, abi.createRequest.get.flags(view, ARGUMENTS));
+  const mode = abi.createRequest.get.mode(view, ARGUMENTS);
+  return entryAndHandle(connection, fs.createUnnamed(connection.node, mode, flags, callerOf(connection)));
+}
+
+/**
+ * With the write-back cache the kernel reads through handles that were opened for writing only, to fill the rest of a
+ * page, and places appended data by itself.
+ */
+function handleFlags({ writebackCache }: Connection, flags: number): number {
+  if (!writebackCache) return flags;
+  const widened = (flags & O_ACCMODE) === O_WRONLY ? (flags & ~O_ACCMODE) | O_RDWR : flags;
+  return widened & ~O_APPEND;
+}
+
+function read({ reply }: Connection, fs: FileSystem, view: DataView): number {
+  const { get } = abi.readRequest;
+  const offset = get.offset(view, ARGUMENTS);
+  if (offset > Number.MAX_SAFE_INTEGER) return 0; // beyond the end of any file
+  const length = Math.min(get.sizeBytes(view, ARGUMENTS), PAYLOAD_BYTES_MAX);
+  return fs.read(get.handle(view, ARGUMENTS), offset, length, reply, BODY);
+}
+
+function write(connection: Connection, fs: FileSystem, view: DataView): number {
+  const { get } = abi.writeRequest;
+  const { request, replyView, at, requestBytes } = connection;
+  const length = get.sizeBytes(view, ARGUMENTS);
+  if (length > requestBytes - at) return -EINVAL;
+  const flags = get.writeFlags(view, ARGUMENTS);
+  const fromCache = (flags & abi.WRITE_CACHE) === 0 ? 0 : 1;
+  const how = HOW_WRITTEN[fromCache + ((flags & abi.WRITE_KILL_SUIDGID) === 0 ? 0 : 2)] ?? HOW_WRITTEN[0];
+  fs.write(get.handle(view, ARGUMENTS), checkedOffset(get.offset(view, ARGUMENTS)), request, at, length, how);
+  abi.writeReply.set.sizeBytes(replyView, BODY, length);
+  abi.writeReply.set.padding(replyView, BODY, 0);
+  return abi.writeReply.size;
+}
+
+function release(_: Connection, fs: FileSystem, view: DataView): number {
+  return done(fs.release(abi.releaseRequest.get.handle(view, ARGUMENTS)));
+}
+
+function fsync(connection: Connection, fs: FileSystem, view: DataView): number {
+  connection.durableAt = fs.fsync(abi.fsyncRequest.get.handle(view, ARGUMENTS));
+  return 0;
+}
+
+function syncAll(connection: Connection, fs: FileSystem): number {
+  connection.durableAt = fs.syncAll();
+  return 0;
+}
+
+function allocate(_: Connection, fs: FileSystem, view: DataView): number {
+  const { get } = abi.fallocateRequest;
+  const offset = checkedOffset(get.offset(view, ARGUMENTS));
+  const length = checkedOffset(get.lengthBytes(view, ARGUMENTS));
+  checkedOffset(offset + length);
+  return done(fs.allocate(get.handle(view, ARGUMENTS), get.mode(view, ARGUMENTS), offset, length));
+}
+
+function seek({ replyView }: Connection, fs: FileSystem, view: DataView): number {
+  const { get } = abi.lseekRequest;
+  const whence = get.whence(view, ARGUMENTS);
+  if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return -EINVAL;
+  const offset = get.offset(view, ARGUMENTS);
+  if (offset > Number.MAX_SAFE_INTEGER) return -ENXIO;
+  abi.lseekReply.set.offset(replyView, BODY, fs.seek(get.handle(view, ARGUMENTS), offset, whence));
+  return abi.lseekReply.size;
+}
+
+function openDirectory({ node, replyView }: Connection, fs: FileSystem): number {
+  return putOpened(replyView, BODY, fs.openDirectory(node), "entries");
+}
+
+function readDirectory({ directory }: Connection, fs: FileSystem, view: DataView): number {
+  const { get } = abi.readRequest;
+  directory.start(BODY, Math.min(get.sizeBytes(view, ARGUMENTS), PAYLOAD_BYTES_MAX));
+  fs.readDirectory(get.handle(view, ARGUMENTS), get.offset(view, ARGUMENTS), PLAIN, directory.emit);
+  return directory.bytes();
+}
+
+function readDirectoryPlus({ directory }: Connection, fs: FileSystem, view: DataView): number {
+  const { get } = abi.readRequest;
+  directory.start(BODY, Math.min(get.sizeBytes(view, ARGUMENTS), PAYLOAD_BYTES_MAX));
+  fs.readDirectory(get.handle(view, ARGUMENTS), get.offset(view, ARGUMENTS), PLUS, directory.emitPlus);
+  return directory.bytes();
+}
+
+function releaseDirectory(_: Connection, fs: FileSystem, view: DataView): number {
+  return done(fs.releaseDirectory(abi.releaseRequest.get.handle(view, ARGUMENTS)));
+}
+
+/**
+ * Names of the system namespace are refused: without POSIX_ACL the kernel would keep access lists for us and not
+ * enforce them, which is worse than to have none.
+ */
+function isRefusedXattr(name: string): boolean {
+  return name.startsWith("system.");
+}
+
+function getXattr(connection: Connection, fs: FileSystem, view: DataView): number {
+  const name = takeName(connection);
+  if (isRefusedXattr(name)) return -EOPNOTSUPP;
+  return probed(connection, fs.getXattr(connection.node, name), abi.getxattrRequest.get.sizeBytes(view, ARGUMENTS));
+}
+
+function listXattrs(connection: Connection, fs: FileSystem, view: DataView): number {
+  return probed(connection, fs.listXattrs(connection.node), abi.getxattrRequest.get.sizeBytes(view, ARGUMENTS));
+}
+
+/** A caller with no room asks for the length; one with too little is told so. */
+function probed(connection: Connection, found: Uint8Array, roomBytes: number): number {
+  if (roomBytes === 0) {
+    abi.getxattrReply.encode(connection.replyView, BODY, { sizeBytes: found.length, padding: 0 });
+    return abi.getxattrReply.size;
+  }
+  return found.length > roomBytes ? -ERANGE : value(connection, found);
+}
+
+function setXattr(connection: Connection, fs: FileSystem, view: DataView): number {
+  if (ARGUMENTS + connection.setxattrRequestBytes > connection.requestBytes) return -EINVAL;
+  const { get } = abi.setxattrRequest;
+  const sizeBytes = get.sizeBytes(view, ARGUMENTS);
+  const flags = get.flags(view, ARGUMENTS);
+  connection.at = ARGUMENTS + connection.setxattrRequestBytes;
+  const name = takeName(connection);
+  if (isRefusedXattr(name)) return -EOPNOTSUPP;
+  return done(fs.setXattr(connection.node, name, takeBytes(connection, sizeBytes), flags));
+}
+
+function removeXattr(connection: Connection, fs: FileSystem): number {
+  const name = takeName(connection);
+  return isRefusedXattr(name) ? -EOPNOTSUPP : done(fs.removeXattr(connection.node, name));
+}

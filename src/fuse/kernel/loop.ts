@@ -1,0 +1,96 @@
+/**
+ * The server loop: read a request, answer it, read the next. It blocks its thread in the read, so it has one to
+ * itself; other threads reach it through `wake` and a knock, which is any request on the mount, such as statfs.
+ *
+ *     other thread: post a message, set wake[0], knock   |   loop: readSync -> dispatch -> writeSync -> wake? onWake()
+ *
+ * A reply that must wait for a consistency point is copied and handed to `hold`; whoever has committed it sends it
+ * with `sendReply`, from any thread, while the loop goes on. The loop allocates nothing for a request that is
+ * answered at once.
+ */
+import { readSync, writeSync } from "node:fs";
+import { type CpCount, cpCount } from "../../core/numbers.ts";
+import type { FileSystem } from "../../fs/file-system.ts";
+import { type Connection, type Log, makeConnection } from "./connection.ts";
+import { dispatch } from "./dispatch.ts";
+
+export interface ServeOptions {
+  /** Of /dev/fuse, mounted. */
+  readonly descriptor: number;
+  readonly fileSystem: FileSystem;
+  /** As mounted: the kernel then keeps no dirty pages. */
+  readonly readOnly?: boolean;
+  /** In shared memory. Word 0 is looked at after each request; the loop calls onWake while it is not 0. */
+  readonly wake: Int32Array;
+  /** To clear word 0 before it looks for messages, so that none is missed. */
+  onWake(): "continue" | "stop";
+  /** Called after each request has been answered; it may block the loop to hold applications back. */
+  afterRequest?(): void;
+  /** Takes a finished reply, a copy, that is to be sent once consistency point `cp` is durable. */
+  hold(cp: CpCount, reply: Uint8Array): void;
+  readonly log: Log;
+}
+
+/** Serves until the mount is gone or onWake says stop, and says which. Throws what is a bug, after an EIO to who asked. */
+export function serve(options: ServeOptions): "unmounted" | "stopped" {
+  const { descriptor, wake } = options;
+  const connection = makeConnection(options);
+  for (;;) {
+    const lengthBytes = receive(connection, descriptor);
+    if (lengthBytes === UNMOUNTED) return "unmounted";
+    if (lengthBytes !== NOTHING) {
+      const replyBytes = dispatch(connection, lengthBytes);
+      if (replyBytes > 0) answer(connection, replyBytes, options);
+      if (connection.bug !== undefined) throw connection.bug;
+      options.afterRequest?.();
+    }
+    if (Atomics.load(wake, 0) !== 0 && options.onWake() === "stop") return "stopped";
+  }
+}
+
+/** Sends a held reply. Blocks for no longer than the copy takes. */
+export function sendReply(descriptor: number, reply: Uint8Array): void {
+  send(descriptor, reply, reply.length);
+}
+
+const UNMOUNTED = -1;
+const NOTHING = 0;
+
+/** Length of the next request; NOTHING: look again; UNMOUNTED: there will be none. */
+function receive({ request }: Connection, descriptor: number): number {
+  try {
+    return readSync(descriptor, request, 0, request.length, null);
+  } catch (error) {
+    switch ((error as NodeJS.ErrnoException).code) {
+      case "EINTR":
+      case "EAGAIN":
+      case "ENOENT": // it was taken back before it was read
+        return NOTHING;
+      case "ENODEV": // unmounted
+      case "ECONNABORTED": // cut off through /sys/fs/fuse/connections
+        return UNMOUNTED;
+      default:
+        throw error;
+    }
+  }
+}
+
+function answer(connection: Connection, replyBytes: number, { descriptor, hold }: ServeOptions): void {
+  const { reply, durableAt } = connection;
+  if (durableAt === 0) send(descriptor, reply, replyBytes);
+  else hold(cpCount(durableAt), new Uint8Array(reply.subarray(0, replyBytes)));
+}
+
+/** Who asked may be gone (ENOENT), or the mount (ENODEV): the next read tells. */
+function send(descriptor: number, reply: Uint8Array, lengthBytes: number): void {
+  for (;;) {
+    try {
+      writeSync(descriptor, reply, 0, lengthBytes);
+      return;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "ENOENT" || code === "ENODEV" || code === "ECONNABORTED") return;
+      if (code !== "EINTR") throw error;
+    }
+  }
+}

@@ -1,0 +1,58 @@
+/**
+ * Telling the kernel that what it has cached is no longer so.
+ *
+ * The kernel may hold a lock that a request under way waits behind, and writing the notification waits for that
+ * lock: so a notification is written by a thread that is not the server, and asynchronously, for the same reason.
+ */
+import { write } from "node:fs";
+import type { Name, NodeId } from "../../fs/file-system.ts";
+import {
+  NOTIFY_INVALIDATE_ENTRY,
+  NOTIFY_INVALIDATE_INODE,
+  notifyEntryBody,
+  notifyInodeBody,
+  replyHeader,
+} from "./abi.ts";
+
+/**
+ * Drops attributes, and the pages of a range: `lengthBytes` 0 is up to the end, an `offset` below 0 is no pages. Dirty
+ * pages are written back first. Resolves to false when the kernel does not know the node.
+ */
+export async function invalidateInode(
+  descriptor: number,
+  node: NodeId,
+  { offset, lengthBytes }: { readonly offset: number; readonly lengthBytes: number },
+): Promise<boolean> {
+  const message = notification(NOTIFY_INVALIDATE_INODE, notifyInodeBody.size);
+  notifyInodeBody.encode(viewOf(message), replyHeader.size, { node, offset, lengthBytes });
+  return await notify(descriptor, message);
+}
+
+/** Drops a name from the kernel's cache, also its absence. Resolves to false when the kernel does not know it. */
+export async function invalidateEntry(descriptor: number, parent: NodeId, name: Name): Promise<boolean> {
+  const message = notification(NOTIFY_INVALIDATE_ENTRY, notifyEntryBody.size + name.length + 1);
+  notifyEntryBody.encode(viewOf(message), replyHeader.size, { parent, nameBytes: name.length, flags: 0 });
+  message.write(name, replyHeader.size + notifyEntryBody.size, "latin1");
+  return await notify(descriptor, message);
+}
+
+function notification(code: number, bodyBytes: number): Buffer {
+  const message = Buffer.alloc(replyHeader.size + bodyBytes);
+  const lengthBytes = message.length;
+  replyHeader.encode(viewOf(message), 0, { lengthBytes, error: code, uniqueLow: 0, uniqueHigh: 0 });
+  return message;
+}
+
+function viewOf(message: Buffer): DataView {
+  return new DataView(message.buffer, message.byteOffset, message.length);
+}
+
+async function notify(descriptor: number, message: Buffer): Promise<boolean> {
+  return await new Promise((resolve, reject) => {
+    write(descriptor, message, 0, message.length, null, (error) => {
+      if (error === null) resolve(true);
+      else if (error.code === "ENOENT" || error.code === "ENODEV" || error.code === "ENOTDIR") resolve(false);
+      else reject(error);
+    });
+  });
+}

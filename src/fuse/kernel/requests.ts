@@ -1,0 +1,89 @@
+/**
+ * What the kernel asks: the arguments of a request, read in the order in which they stand and checked as if a
+ * stranger had sent them. Whatever does not hold is answered with an errno, never asserted.
+ */
+import type { Time } from "../../core/clock.ts";
+import { FsError } from "../../core/errors.ts";
+import type { AttributeChanges, Caller, Name, NodeId } from "../../fs/file-system.ts";
+import { requestHeader, setattrBit, setattrRequest } from "./abi.ts";
+import type { Connection } from "./connection.ts";
+
+const NANOSECONDS_END = 1e9;
+
+/** The next name of the request, up to its zero byte: one path component. */
+export function takeName(connection: Connection): Name {
+  const { request, at } = connection;
+  const end = endOfString(connection);
+  if (end === at) throw new FsError("EINVAL", "a name is empty");
+  const name = request.toString("latin1", at, end);
+  if (name.includes("/")) throw new FsError("EINVAL", "a name holds a slash");
+  connection.at = end + 1;
+  return name as Name;
+}
+
+/** The next string of the request, up to its zero byte, as a copy: the buffer is used again. */
+export function takeString(connection: Connection): Uint8Array {
+  const { at } = connection;
+  const end = endOfString(connection);
+  connection.at = end + 1;
+  return new Uint8Array(connection.request.subarray(at, end));
+}
+
+/** The next `count` bytes of the request, as a copy. */
+export function takeBytes(connection: Connection, count: number): Uint8Array {
+  const { at, requestBytes } = connection;
+  if (count > requestBytes - at) throw new FsError("EINVAL", "a value is longer than its request");
+  connection.at = at + count;
+  return new Uint8Array(connection.request.subarray(at, at + count));
+}
+
+/** Who asks. */
+export function callerOf({ requestView: view }: Connection): Caller {
+  return { uid: requestHeader.get.uid(view, 0), gid: requestHeader.get.gid(view, 0) };
+}
+
+/** A node id other than the header's. */
+export function checkedNode(node: NodeId): NodeId {
+  if (node > Number.MAX_SAFE_INTEGER || node === 0) throw new FsError("ESTALE", "no such node id");
+  return node;
+}
+
+/** A position or a size that a file can have here: below 2^53. */
+export function checkedOffset(offset: number): number {
+  if (offset > Number.MAX_SAFE_INTEGER) throw new FsError("EFBIG", "an offset of 2^53 or more");
+  return offset;
+}
+
+/** The changes that a SETATTR request with its arguments at `at` asks for. */
+export function attributeChanges(view: DataView, at: number): AttributeChanges {
+  const { get } = setattrRequest;
+  const valid = get.valid(view, at);
+  const has = (bit: number): boolean => (valid & bit) !== 0;
+  return {
+    ...(has(setattrBit.MODE) && { mode: get.mode(view, at) }),
+    ...(has(setattrBit.UID) && { uid: get.uid(view, at) }),
+    ...(has(setattrBit.GID) && { gid: get.gid(view, at) }),
+    ...(has(setattrBit.SIZE) && { sizeBytes: checkedOffset(get.sizeBytes(view, at)) }),
+    ...(has(setattrBit.ATIME) && {
+      atime: has(setattrBit.ATIME_NOW) ? "now" : checkedTime(get.atimeSeconds(view, at), get.atimeNs(view, at)),
+    }),
+    ...(has(setattrBit.MTIME) && {
+      mtime: has(setattrBit.MTIME_NOW) ? "now" : checkedTime(get.mtimeSeconds(view, at), get.mtimeNs(view, at)),
+    }),
+    ...(has(setattrBit.CTIME) && { ctime: checkedTime(get.ctimeSeconds(view, at), get.ctimeNs(view, at)) }),
+    ...(has(setattrBit.KILL_SUIDGID) && { killPriv: true }),
+  };
+}
+
+/** Seconds that no number holds are brought to the nearest that one does. */
+function checkedTime(seconds: number, nanoseconds: number): Time {
+  if (nanoseconds >= NANOSECONDS_END) throw new FsError("EINVAL", "a second has 10^9 nanoseconds");
+  const limit = Number.MAX_SAFE_INTEGER;
+  return { seconds: Math.max(-limit, Math.min(limit, seconds)), nanoseconds };
+}
+
+function endOfString({ request, at, requestBytes }: Connection): number {
+  const end = request.indexOf(0, at);
+  if (end < 0 || end >= requestBytes) throw new FsError("EINVAL", "a string does not end");
+  return end;
+}

@@ -1,0 +1,197 @@
+/**
+ * Mounting: how a directory comes to be served.
+ *
+ * Theory. A FUSE mount is a descriptor of /dev/fuse that the kernel knows by number at mount time. Root needs no
+ * native code for it: this process opens /dev/fuse, and mount(8), as a child, inherits it as its descriptor 3 and
+ * passes `fd=3` on. From then on requests can be read from the descriptor; the first is INIT, and every access to
+ * the directory waits until it is answered, so the server starts at once.
+ *
+ *     open /dev/fuse --> mount -i -t fuse.tidemark -o fd=3,... SOURCE DIR --> serve(descriptor) --> umount DIR
+ *                        fails: UserError, descriptor closed                  reads ENODEV: "unmounted"
+ *
+ * Node opens with close-on-exec: no other child holds the descriptor, and when the process dies, however it dies, the
+ * mount fails with ENOTCONN at once, rather than hang. What remains is the mount point, which umount(8) removes.
+ *
+ * The process must never touch its own mount synchronously: the thread would wait for itself. Therefore nothing here
+ * looks at DIR once it is mounted but children, and /proc/self/mountinfo, which asks no filesystem.
+ *
+ * Permissions are the kernel's business (default_permissions), with the modes and owners that we report; other users
+ * than the one who mounted are let in (allow_other), as on any filesystem.
+ */
+import { spawn } from "node:child_process";
+import { closeSync, openSync, readFileSync, realpathSync, statSync, writeFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { UserError } from "../core/errors.ts";
+import { PAYLOAD_BYTES_MAX } from "./kernel/connection.ts";
+
+export const MOUNT_TYPE = "fuse.tidemark";
+
+export interface MountOptions {
+  /** First column of the mount table: the path of the volume as the user gave it. */
+  readonly source: string;
+  readonly directory: string;
+  readonly readOnly?: boolean;
+  /** Options of mount(8), such as noatime, nosuid, nodev. */
+  readonly options?: readonly string[];
+}
+
+export interface Mounted {
+  /** To be served, and closed when serving has ended. */
+  readonly descriptor: number;
+  readonly directory: string;
+}
+
+/** What the transport sets itself. */
+const RESERVED_OPTIONS = /^(fd|rootmode|user_id|group_id|blksize|subtype|fsname|remount|bind|move)(=|$)/;
+
+/** Mounts, and returns before anything is served. Throws UserError with the reason and what to do. */
+export async function mount({ source, directory, readOnly = false, options = [] }: MountOptions): Promise<Mounted> {
+  const target = canonical(directory);
+  const reserved = options.find((option) => RESERVED_OPTIONS.test(option));
+  if (reserved !== undefined) throw new UserError("usage", `the mount option ${reserved} cannot be given`);
+  const comma = options.find((option) => option.includes(","));
+  if (comma !== undefined) throw new UserError("usage", `${comma} is more than one mount option`);
+  if (process.getuid?.() !== 0) {
+    throw new UserError("failed", `cannot mount on ${target}: only root can mount`, "run the command as root");
+  }
+  checkMountPoint(target);
+  const descriptor = openFuse();
+  try {
+    const list = [
+      "fd=3",
+      "rootmode=40000",
+      `user_id=${process.getuid()}`,
+      `group_id=${process.getgid?.() ?? 0}`,
+      "allow_other",
+      "default_permissions",
+      readOnly ? "ro" : "rw",
+      ...options,
+    ];
+    const { status, errors } = await run("mount", ["-i", "-t", MOUNT_TYPE, "-o", list.join(","), "--", source, target], descriptor);
+    if (status !== 0) throw new UserError("failed", `cannot mount on ${target}: ${errors || `mount exited with ${status}`}`);
+    setReadahead(target);
+    return { descriptor, directory: target };
+  } catch (error) {
+    closeSync(descriptor);
+    throw error;
+  }
+}
+
+export interface UnmountOptions {
+  /** Take it out of the tree now, and end it when the last user has gone. */
+  readonly lazy?: boolean;
+  /** Cut the connection first: whoever waits for a request gets ECONNABORTED. For a server that is gone or hangs. */
+  readonly force?: boolean;
+}
+
+/** Takes the mount away. The server thread must be running, unless it is forced. UserError "in-use" when it is busy. */
+export async function unmount(directory: string, { lazy = false, force = false }: UnmountOptions = {}): Promise<void> {
+  const target = canonical(directory);
+  if (mountOf(target) === undefined) {
+    throw new UserError("failed", `cannot unmount ${target}: nothing of Tidemark is mounted there`);
+  }
+  const { status, errors } = await run("umount", ["-i", ...(lazy ? ["-l"] : []), ...(force ? ["-f"] : []), "--", target]);
+  if (status === 0) return;
+  const isBusy = /busy/.test(errors);
+  const hint = isBusy ? `find who uses it with: fuser -vm ${target}; or unmount with --lazy` : "";
+  throw new UserError(isBusy ? "in-use" : "failed", `cannot unmount ${target}: ${errors || `umount exited with ${status}`}`, hint);
+}
+
+export interface MountTableRow {
+  readonly device: string;
+  readonly directory: string;
+  readonly type: string;
+  readonly source: string;
+}
+
+/** What is mounted, as the kernel tells without asking any filesystem. The newest mount on a directory comes last. */
+export function mountTable(): readonly MountTableRow[] {
+  const rows: MountTableRow[] = [];
+  for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n")) {
+    const [place = "", filesystem = ""] = line.split(" - ");
+    const [, , device = "", , directory = ""] = place.split(" ");
+    const [type = "", source = ""] = filesystem.split(" ");
+    if (type !== "") rows.push({ device, directory: unescape(directory), type, source: unescape(source) });
+  }
+  return rows;
+}
+
+/** As the mount table has it. The native call reads links only: it asks a mounted filesystem nothing. */
+function canonical(directory: string): string {
+  try {
+    return realpathSync.native(directory);
+  } catch {
+    return resolve(directory); // why it cannot be, the next step finds out
+  }
+}
+
+function mountOf(directory: string): MountTableRow | undefined {
+  const row = mountTable().findLast((each) => each.directory === directory);
+  return row?.type === MOUNT_TYPE ? row : undefined;
+}
+
+function checkMountPoint(target: string): void {
+  if (mountOf(target) !== undefined) {
+    throw new UserError("in-use", `cannot mount on ${target}: a volume is mounted there already`, "unmount it first");
+  }
+  try {
+    if (!statSync(target).isDirectory()) throw new UserError("failed", `cannot mount on ${target}: it is not a directory`);
+  } catch (cause) {
+    switch ((cause as NodeJS.ErrnoException).code) {
+      case "ENOENT":
+        throw new UserError("failed", `cannot mount on ${target}: there is no such directory`, `make it: mkdir -p ${target}`, { cause });
+      case "ENOTCONN":
+        throw new UserError("in-use", `cannot mount on ${target}: a mount whose server is gone is there`, `remove it: umount ${target}`, { cause });
+      case undefined:
+      default:
+        throw cause;
+    }
+  }
+}
+
+function openFuse(): number {
+  try {
+    return openSync("/dev/fuse", "r+");
+  } catch (cause) {
+    const hint = "load the kernel module: modprobe fuse; in a container, pass the device in";
+    throw new UserError("failed", `cannot open /dev/fuse: ${(cause as Error).message}`, hint, { cause });
+  }
+}
+
+/**
+ * A FUSE mount reads ahead 128 KiB unless told otherwise; requests as large as we take need as much. It is a wish: where
+ * /sys is read-only, reading is slower and no more.
+ */
+function setReadahead(target: string): void {
+  const device = mountOf(target)?.device;
+  if (device === undefined) return;
+  try {
+    writeFileSync(`/sys/class/bdi/${device}/read_ahead_kb`, String(PAYLOAD_BYTES_MAX / 1024));
+  } catch {
+    // Nothing depends on it.
+  }
+}
+
+interface Ran {
+  readonly status: number;
+  readonly errors: string;
+}
+
+async function run(command: string, args: readonly string[], descriptor?: number): Promise<Ran> {
+  const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe", descriptor ?? "ignore"] });
+  const stderr = child.stdio[2];
+  let errors = "";
+  stderr?.on("data", (chunk: Buffer) => {
+    errors += chunk.toString("utf8");
+  });
+  const status = await new Promise<number>((settle, reject) => {
+    child.once("error", reject);
+    child.once("close", (code) => settle(code ?? -1));
+  });
+  return { status, errors: errors.trim().replaceAll("\n", "; ") };
+}
+
+/** mountinfo writes space, tab, newline and backslash as three octal digits. */
+function unescape(field: string): string {
+  return field.replaceAll(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
+}
