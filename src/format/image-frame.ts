@@ -1,0 +1,402 @@
+/**
+ * The image stream: a storage image in transit. native-notes/stream-format.md describes every byte.
+ *
+ *   frame 0: header | frame 1: data | frame 2: data | ... | frame n: trailer
+ *
+ * Every frame is a 48-byte frame header and a body. Each is numbered, names its stream and checks itself, so a
+ * cut, a swap, a repeat or a splice is found at the frame where it happens. A data frame carries the same number
+ * of blocks as all others but the last, so that the block with which frame k begins is known without reading
+ * the ones before it: a transfer resumes at any frame. The digest is a chain over the frame headers, which hold
+ * the checksums of their bodies: 32 bytes of state carry it over an interruption.
+ *
+ * What is read here is hostile: nothing is believed before its check, and no size is allocated unbounded.
+ */
+import { BLOCK_BYTES } from "../core/block.ts";
+import { checksum } from "../core/checksum.ts";
+import { DIGEST_BYTES, sha256 } from "../core/digest.ts";
+import { CorruptionError } from "../core/errors.ts";
+import { sameBytes } from "../core/uuid.ts";
+import { RESERVED_BLOCKS_MAX, RESERVED_BLOCKS_MIN, TREE_HEIGHT_MAX, VOLUME_BLOCKS_MIN } from "./constants.ts";
+import { fileRoot, timeRecord } from "./inode.ts";
+import { rootChecksum, type SnapshotRecord, snapshotRecord } from "./snapshot-record.ts";
+import { bytes, nested, type Struct, struct, text, u8, u32, u64, type ValueOf } from "./struct.ts";
+
+/** "TMFR": begins every frame. */
+export const FRAME_MAGIC: Uint8Array = new TextEncoder().encode("TMFR");
+/** "TIDEIMG" and a zero: begins the body of the header frame. */
+export const IMAGE_MAGIC: Uint8Array = new TextEncoder().encode("TIDEIMG\0");
+/** "TIDEEND" and a zero: the last bytes of a stream. */
+export const IMAGE_END: Uint8Array = new TextEncoder().encode("TIDEEND\0");
+export const IMAGE_VERSION = 1;
+
+export const FRAME_HEADER = 1;
+export const FRAME_DATA = 2;
+export const FRAME_TRAILER = 3;
+
+/** Blocks of every data frame but the last, which may have fewer: 1 MiB. */
+export const FRAME_BLOCKS = 256;
+/** Snapshots that a stream carries or names at most: more than the reserved area of any volume holds. */
+export const IMAGE_SNAPSHOTS_MAX = 32768;
+
+const frameShape = {
+  magic: bytes(4), // "TMFR"
+  kind: u8, // 1: header, 2: data, 3: trailer; any other is refused
+  encoding: u8, // 0: the body as it is; any other (compression) is refused
+  reserved: bytes(2), // zero
+  frameNumber: u32, // 0 for the header, then one more for each frame
+  stream: u32, // the body checksum of frame 0: which stream the frame is of; 0 in frame 0 itself
+  runCount: u32, // data: entries of the run table that the body begins with; else 0
+  blockCount: u32, // data: blocks that follow the run table; else 0
+  bodyBytes: u32, // length of the body
+  bodyChecksum: u32, // CRC-32 of the body
+  reserved2: bytes(12), // zero
+  checksum: u32, // CRC-32 of the bytes before it
+};
+/** The first 48 bytes of every frame. */
+export type FrameHeader = ValueOf<typeof frameShape>;
+export const frameHeader: Struct<typeof frameShape> = struct(48, frameShape);
+
+const runShape = {
+  vbn: u32, // first block of the run
+  count: u32, // blocks in it, at least 1
+};
+/** A run of blocks with consecutive VBNs. */
+export type Run = ValueOf<typeof runShape>;
+export const runRecord: Struct<typeof runShape> = struct(8, runShape);
+
+const headerShape = {
+  magic: bytes(8), // "TIDEIMG" and a zero
+  version: u32, // version of this format; an unknown one is refused
+  features: u32, // required feature bits; an unknown one is refused
+  volumeUuid: bytes(16), // identity of the volume
+  label: text(64), // for people
+  volumeBlocks: u32, // blocks of the volume; a destination that has fewer grows
+  reservedBlocks: u32, // blocks at the front that are never in a stream
+  volumeCreatedAt: nested(timeRecord, "time"), // when the volume was formatted
+  createdAt: nested(timeRecord, "time"), // when the newest top was taken
+  hashSeed: u32, // seed of the directory hash
+  generationNext: u32, // generation number of the next inode
+  snapshotIdNext: u32, // number of the next snapshot
+  lineage: u32, // lineage of the active filesystem of the source
+  logSeq: u64, // number of the last change that the source's fsinfo contains
+  kind: u8, // 0: full, 1: incremental
+  compression: u8, // 0: none; any other is refused
+  reserved: bytes(2), // zero
+  topCount: u32, // snapshots that the stream carries, at least 1
+  heldCount: u32, // snapshots that the source holds, these among them
+  blockCount: u32, // blocks in the stream
+  baseUuid: bytes(16), // incremental: the snapshot that the destination must have; full: zero
+  baseCpCount: u64, // incremental: its consistency point; full: 0
+  baseRootChecksum: u32, // incremental: CRC-32 of its file root; full: 0
+  reserved2: bytes(68), // zero
+};
+export type ImageHeaderRecord = ValueOf<typeof headerShape>;
+/** Body of frame 0: this, then `topCount` snapshot records, then `heldCount` held snapshots. */
+export const imageHeaderRecord: Struct<typeof headerShape> = struct(256, headerShape);
+
+const heldShape = {
+  uuid: bytes(16), // identity of the snapshot
+  name: text(256), // its name at the source, 1 to 255 bytes
+};
+/** A snapshot that the source holds: a destination drops those that are not named, and renames the others. */
+export type HeldSnapshot = ValueOf<typeof heldShape>;
+export const heldRecord: Struct<typeof heldShape> = struct(272, heldShape);
+
+const trailerShape = {
+  frameCount: u32, // frames of the stream, this one too
+  blockCount: u32, // blocks of all data frames
+  topUuid: bytes(16), // the newest top, as in the header
+  root: nested(fileRoot, "file root"), // its root, as in the header
+  digest: bytes(DIGEST_BYTES), // the digest after the frame before this one
+  end: bytes(8), // "TIDEEND" and a zero
+};
+export type ImageTrailer = ValueOf<typeof trailerShape>;
+/** Body of the last frame. */
+export const imageTrailer: Struct<typeof trailerShape> = struct(208, trailerShape);
+
+export const IMAGE_FULL = 0;
+export const IMAGE_INCREMENTAL = 1;
+
+/** Longest body of a data frame: every block a run of its own. */
+export const DATA_BODY_BYTES_MAX: number = FRAME_BLOCKS * (runRecord.size + BLOCK_BYTES);
+/** Longest body of a header frame. */
+export const HEADER_BODY_BYTES_MAX: number =
+  imageHeaderRecord.size + IMAGE_SNAPSHOTS_MAX * (snapshotRecord.size + heldRecord.size);
+
+/** What a snapshot is, wherever it lies: never a name or a number alone. */
+export interface SnapshotIdentity {
+  readonly uuid: Uint8Array;
+  readonly cpCount: number;
+  readonly rootChecksum: number;
+}
+
+/** The header frame, checked and in terms of the program. */
+export interface ImageHeader
+  extends Omit<
+    ImageHeaderRecord,
+    | "magic"
+    | "version"
+    | "features"
+    | "kind"
+    | "compression"
+    | "reserved"
+    | "reserved2"
+    | "topCount"
+    | "heldCount"
+    | "baseUuid"
+    | "baseCpCount"
+    | "baseRootChecksum"
+  > {
+  /** Snapshots that the stream carries, oldest first; the last one becomes the active filesystem. At least one. */
+  readonly tops: readonly SnapshotRecord[];
+  /** undefined: a full image. */
+  readonly base: SnapshotIdentity | undefined;
+  readonly held: readonly HeldSnapshot[];
+}
+
+/** Frames of a stream of so many blocks: header, data, trailer. */
+export function frameCountFor(blockCount: number): number {
+  return Math.ceil(blockCount / FRAME_BLOCKS) + 2;
+}
+
+/** The digest before frame 0. */
+export const DIGEST_START: Uint8Array = new Uint8Array(DIGEST_BYTES);
+
+/** One link of the digest: `header` is the 48 bytes of the frame's header. */
+export function digestFrame(digest: Uint8Array, header: Uint8Array): Uint8Array {
+  return sha256(digest, header);
+}
+
+/** Identity of a snapshot from its record. */
+export function identityOf(record: SnapshotRecord): SnapshotIdentity {
+  return { uuid: record.uuid, cpCount: record.cpCount, rootChecksum: rootChecksum(record) };
+}
+
+export interface FrameFields {
+  readonly kind: number;
+  readonly frameNumber: number;
+  readonly stream: number;
+  readonly runCount: number;
+  readonly blockCount: number;
+}
+
+/** Completes a frame whose body lies at `frame[frameHeader.size..]`: writes its header. The body must be complete. */
+export function sealFrame(frame: Uint8Array, fields: FrameFields): void {
+  const view = new DataView(frame.buffer, frame.byteOffset, frame.length);
+  const body = frame.subarray(frameHeader.size);
+  frameHeader.encode(view, 0, {
+    ...fields,
+    magic: FRAME_MAGIC,
+    encoding: 0,
+    reserved: new Uint8Array(2),
+    bodyBytes: body.length,
+    bodyChecksum: checksum(body),
+    reserved2: new Uint8Array(12),
+    checksum: 0,
+  });
+  frameHeader.set.checksum(view, 0, checksum(frame.subarray(0, frameHeader.offset.checksum)));
+}
+
+/** Reads a frame header of 48 bytes. Throws CorruptionError. Checks all that can be checked without the stream. */
+export function decodeFrameHeader(raw: Uint8Array): FrameHeader {
+  const view = new DataView(raw.buffer, raw.byteOffset, frameHeader.size);
+  const header = frameHeader.decode(view, 0);
+  if (!sameBytes(header.magic, FRAME_MAGIC)) throw new CorruptionError("no frame begins here: frame magic missing");
+  const found = checksum(raw.subarray(0, frameHeader.offset.checksum));
+  if (found !== header.checksum) {
+    throw new CorruptionError(`frame header has checksum ${hex(found)}, expected ${hex(header.checksum)}`);
+  }
+  if (header.encoding !== 0) throw new CorruptionError(`frame has encoding ${header.encoding}, this program reads 0`);
+  if (!isZero(header.reserved) || !isZero(header.reserved2))
+    throw new CorruptionError("frame header uses reserved bytes");
+  if (header.kind === FRAME_DATA) checkDataSizes(header);
+  else if (header.runCount !== 0 || header.blockCount !== 0)
+    throw new CorruptionError("a frame without data counts blocks");
+  if (header.bodyBytes > bodyBytesMax(header.kind)) {
+    throw new CorruptionError(`frame body of ${header.bodyBytes} bytes, at most ${bodyBytesMax(header.kind)} expected`);
+  }
+  return header;
+}
+
+function checkDataSizes({ runCount, blockCount, bodyBytes }: FrameHeader): void {
+  if (blockCount < 1 || blockCount > FRAME_BLOCKS || runCount < 1 || runCount > blockCount) {
+    throw new CorruptionError(`data frame of ${blockCount} blocks in ${runCount} runs, 1 to ${FRAME_BLOCKS} expected`);
+  }
+  const expected = runCount * runRecord.size + blockCount * BLOCK_BYTES;
+  if (bodyBytes !== expected) throw new CorruptionError(`data frame body of ${bodyBytes} bytes, expected ${expected}`);
+}
+
+function bodyBytesMax(kind: number): number {
+  if (kind === FRAME_HEADER) return HEADER_BODY_BYTES_MAX;
+  if (kind === FRAME_DATA) return DATA_BODY_BYTES_MAX;
+  if (kind === FRAME_TRAILER) return imageTrailer.size;
+  throw new CorruptionError(`frame of unknown kind ${kind}`);
+}
+
+/** Frame 0, complete. */
+export function encodeImageHeader(header: ImageHeader): Uint8Array {
+  const { tops, held, base } = header;
+  const heldAt = frameHeader.size + imageHeaderRecord.size + tops.length * snapshotRecord.size;
+  const frame = new Uint8Array(heldAt + held.length * heldRecord.size);
+  const view = new DataView(frame.buffer);
+  imageHeaderRecord.encode(view, frameHeader.size, {
+    ...header,
+    magic: IMAGE_MAGIC,
+    version: IMAGE_VERSION,
+    features: 0,
+    kind: base === undefined ? IMAGE_FULL : IMAGE_INCREMENTAL,
+    compression: 0,
+    reserved: new Uint8Array(2),
+    topCount: tops.length,
+    heldCount: held.length,
+    baseUuid: base?.uuid ?? new Uint8Array(16),
+    baseCpCount: base?.cpCount ?? 0,
+    baseRootChecksum: base?.rootChecksum ?? 0,
+    reserved2: new Uint8Array(68),
+  });
+  tops.forEach((top, index) => {
+    const at = frameHeader.size + imageHeaderRecord.size + index * snapshotRecord.size;
+    snapshotRecord.encode(view, at, top);
+    snapshotRecord.set.checksum(view, at, checksum(frame.subarray(at, at + snapshotRecord.offset.checksum)));
+  });
+  held.forEach((snapshot, index) => heldRecord.encode(view, heldAt + index * heldRecord.size, snapshot));
+  sealFrame(frame, { kind: FRAME_HEADER, frameNumber: 0, stream: 0, runCount: 0, blockCount: 0 });
+  return frame;
+}
+
+/** Reads the body of frame 0. Throws CorruptionError that says what is wrong. The result keeps no view of `body`. */
+export function decodeImageHeader(body: Uint8Array): ImageHeader {
+  if (body.length < imageHeaderRecord.size) {
+    throw new CorruptionError(`image header of ${body.length} bytes, at least ${imageHeaderRecord.size} expected`);
+  }
+  const copy = body.slice();
+  const view = new DataView(copy.buffer);
+  const { magic, version, features, kind, compression, ...record } = imageHeaderRecord.decode(view, 0);
+  const { topCount, heldCount, baseUuid, baseCpCount, baseRootChecksum, reserved, reserved2, ...fields } = record;
+  if (!sameBytes(magic, IMAGE_MAGIC)) throw new CorruptionError("not an image stream: magic missing");
+  if (version !== IMAGE_VERSION) {
+    throw new CorruptionError(`image stream has format version ${version}, this program reads ${IMAGE_VERSION}`);
+  }
+  if (features !== 0)
+    throw new CorruptionError(`image stream needs features ${hex(features)} that this program does not have`);
+  if (compression !== 0) throw new CorruptionError(`image stream has compression ${compression}, this program reads 0`);
+  if (kind !== IMAGE_FULL && kind !== IMAGE_INCREMENTAL)
+    throw new CorruptionError(`image stream of unknown kind ${kind}`);
+  if (!isZero(reserved) || !isZero(reserved2)) throw new CorruptionError("image header uses reserved bytes");
+  const expected = imageHeaderRecord.size + topCount * snapshotRecord.size + heldCount * heldRecord.size;
+  if (topCount < 1 || topCount > IMAGE_SNAPSHOTS_MAX || heldCount > IMAGE_SNAPSHOTS_MAX || body.length !== expected) {
+    throw new CorruptionError(
+      `image header of ${body.length} bytes with ${topCount} tops and ${heldCount} held snapshots: ${expected} expected`,
+    );
+  }
+  const heldAt = imageHeaderRecord.size + topCount * snapshotRecord.size;
+  const header: ImageHeader = {
+    ...fields,
+    tops: Array.from({ length: topCount }, (_, index) =>
+      decodeTop(copy, view, imageHeaderRecord.size + index * snapshotRecord.size),
+    ),
+    base:
+      kind === IMAGE_INCREMENTAL ? { uuid: baseUuid, cpCount: baseCpCount, rootChecksum: baseRootChecksum } : undefined,
+    held: Array.from({ length: heldCount }, (_, index) => heldRecord.decode(view, heldAt + index * heldRecord.size)),
+  };
+  checkSizes(header);
+  checkSnapshots(header);
+  return header;
+}
+
+function decodeTop(raw: Uint8Array, view: DataView, at: number): SnapshotRecord {
+  const top = snapshotRecord.decode(view, at);
+  const found = checksum(raw.subarray(at, at + snapshotRecord.offset.checksum));
+  if (found !== top.checksum) {
+    throw new CorruptionError(
+      `snapshot record in the image header has checksum ${hex(found)}, expected ${hex(top.checksum)}`,
+    );
+  }
+  return top;
+}
+
+function checkSizes({ volumeBlocks, reservedBlocks, blockCount, logSeq, tops }: ImageHeader): void {
+  if (
+    volumeBlocks < VOLUME_BLOCKS_MIN ||
+    reservedBlocks < RESERVED_BLOCKS_MIN ||
+    reservedBlocks > RESERVED_BLOCKS_MAX ||
+    reservedBlocks >= volumeBlocks
+  ) {
+    throw new CorruptionError(`image of a volume of ${volumeBlocks} blocks, ${reservedBlocks} of them reserved`);
+  }
+  if (blockCount > volumeBlocks - reservedBlocks) {
+    throw new CorruptionError(`image of ${blockCount} blocks of a volume that has ${volumeBlocks - reservedBlocks}`);
+  }
+  for (const { root, cpCount } of tops) {
+    if (!Number.isSafeInteger(cpCount) || !Number.isSafeInteger(root.sizeBytes) || root.height > TREE_HEIGHT_MAX) {
+      throw new CorruptionError("image header has a snapshot with an impossible root");
+    }
+  }
+  if (!Number.isSafeInteger(logSeq)) throw new CorruptionError("image header has an impossible log sequence number");
+}
+
+function checkSnapshots({ tops, base, held }: ImageHeader): void {
+  const names = new Set<string>();
+  const heldNames = new Map<string, string>();
+  for (const { uuid, name } of held) {
+    if (!isSnapshotName(name))
+      throw new CorruptionError(`image header holds an impossible snapshot name ${JSON.stringify(name)}`);
+    names.add(name);
+    heldNames.set(key(uuid), name);
+  }
+  if (heldNames.size !== held.length || names.size !== held.length) {
+    throw new CorruptionError("image header names a snapshot twice");
+  }
+  let previous: SnapshotRecord | undefined;
+  for (const top of tops) {
+    if (top.id === 0) throw new CorruptionError("image header has a snapshot without a number");
+    if (heldNames.get(key(top.uuid)) !== top.name) {
+      throw new CorruptionError(
+        `image header carries snapshot ${JSON.stringify(top.name)} but does not list it as held`,
+      );
+    }
+    if (previous !== undefined && (top.id <= previous.id || top.cpCount < previous.cpCount)) {
+      throw new CorruptionError("image header has snapshots out of order");
+    }
+    previous = top;
+  }
+  if (base !== undefined && tops.some((top) => sameBytes(top.uuid, base.uuid))) {
+    throw new CorruptionError("image header has a base that is one of its tops");
+  }
+}
+
+/** A name that can stand in a directory. */
+function isSnapshotName(name: string): boolean {
+  return name !== "" && name !== "." && name !== ".." && !name.includes("/") && Buffer.byteLength(name) <= 255;
+}
+
+/** The last frame, complete. */
+export function encodeImageTrailer(trailer: Omit<ImageTrailer, "end">, stream: number): Uint8Array {
+  const frame = new Uint8Array(frameHeader.size + imageTrailer.size);
+  imageTrailer.encode(new DataView(frame.buffer), frameHeader.size, { ...trailer, end: IMAGE_END });
+  const frameNumber = trailer.frameCount - 1;
+  sealFrame(frame, { kind: FRAME_TRAILER, frameNumber, stream, runCount: 0, blockCount: 0 });
+  return frame;
+}
+
+/** Reads the body of the last frame. Throws CorruptionError. The result keeps no view of `body`. */
+export function decodeImageTrailer(body: Uint8Array): ImageTrailer {
+  if (body.length !== imageTrailer.size) {
+    throw new CorruptionError(`image trailer of ${body.length} bytes, ${imageTrailer.size} expected`);
+  }
+  const trailer = imageTrailer.decode(new DataView(body.slice().buffer), 0);
+  if (!sameBytes(trailer.end, IMAGE_END)) throw new CorruptionError("image trailer has no end mark");
+  return trailer;
+}
+
+function isZero(raw: Uint8Array): boolean {
+  return raw.every((byte) => byte === 0);
+}
+
+function key(uuid: Uint8Array): string {
+  return Buffer.from(uuid).toString("hex");
+}
+
+function hex(n: number): string {
+  return `0x${n.toString(16).padStart(8, "0")}`;
+}
