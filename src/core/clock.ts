@@ -14,7 +14,9 @@ export interface Clock {
 export const EPOCH: Time = { seconds: 0, nanoseconds: 0 };
 
 /** A clock that stands still until it is moved: for tests and simulation. */
-export function manualClock(start: Time = { seconds: 1_000_000_000, nanoseconds: 0 }): Clock & { advanceMs(ms: number): void } {
+export function manualClock(
+  start: Time = { seconds: 1_000_000_000, nanoseconds: 0 },
+): Clock & { advanceMs(ms: number): void } {
   let { seconds, nanoseconds } = start;
   return {
     now: () => ({ seconds, nanoseconds }),

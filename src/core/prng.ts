@@ -16,7 +16,6 @@ export function prng(seed: number): Random {
     return (z ^ (z >>> 16)) >>> 0;
   };
   let [a, b, c, d] = [splitmix(), splitmix(), splitmix(), splitmix()];
-  const rotate = (n: number, k: number): number => ((n << k) | (n >>> (32 - k))) >>> 0;
   return {
     u32(): number {
       const result = Math.imul(rotate(Math.imul(b, 5), 7), 9) >>> 0;
@@ -30,6 +29,10 @@ export function prng(seed: number): Random {
       return result;
     },
   };
+}
+
+function rotate(n: number, k: number): number {
+  return ((n << k) | (n >>> (32 - k))) >>> 0;
 }
 
 /** An integer in [0, bound). */

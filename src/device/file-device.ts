@@ -4,7 +4,17 @@
  * fsinfo goes through a second, O_DSYNC descriptor: one call makes one block durable without flushing
  * the other dirty pages of the file.
  */
-import { closeSync, constants, fdatasyncSync, fstatSync, ftruncateSync, openSync, readSync, writeSync, writevSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fdatasyncSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  writeSync,
+  writevSync,
+} from "node:fs";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { type ErrnoName, FsError, UserError } from "../core/errors.ts";
 import type { BlockDevice } from "./block-device.ts";
@@ -30,7 +40,12 @@ export function openFileDevice(path: string, { writable }: FileDeviceOptions): F
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
     const why = code === "ENOENT" ? "there is no such file" : (cause as Error).message;
-    throw new UserError("no-volume", `cannot open volume ${path}: ${why}`, `to make one: tidemark format ${path} --size 10G`, { cause });
+    throw new UserError(
+      "no-volume",
+      `cannot open volume ${path}: ${why}`,
+      `to make one: tidemark format ${path} --size 10G`,
+      { cause },
+    );
   }
   return fileDevice(path, descriptor);
 }

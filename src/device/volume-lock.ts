@@ -14,7 +14,17 @@ export function lockVolume(device: FileDevice): void {
     stdio: ["ignore", "ignore", "pipe", device.descriptor],
     encoding: "utf8",
   });
-  if (error !== undefined) throw new UserError("failed", `cannot lock ${device.path}: ${error.message}`, "install util-linux, which has flock");
-  if (status === 1) throw new UserError("in-use", `volume ${device.path} is in use by another process`, `see: tidemark status ${device.path}`);
+  if (error !== undefined)
+    throw new UserError(
+      "failed",
+      `cannot lock ${device.path}: ${error.message}`,
+      "install util-linux, which has flock",
+    );
+  if (status === 1)
+    throw new UserError(
+      "in-use",
+      `volume ${device.path} is in use by another process`,
+      `see: tidemark status ${device.path}`,
+    );
   if (status !== 0) throw new UserError("failed", `cannot lock ${device.path}: ${stderr.trim()}`);
 }

@@ -63,14 +63,17 @@ export function encodeFsinfo(fsinfo: Fsinfo): Uint8Array {
  */
 export function decodeFsinfo(block: Uint8Array): Fsinfo {
   const view = new DataView(block.buffer, block.byteOffset, BLOCK_BYTES);
-  if (!sameBytes(fsinfoRecord.get.magic(view, 0), VOLUME_MAGIC)) throw new CorruptionError("not a Tidemark volume: magic missing");
+  if (!sameBytes(fsinfoRecord.get.magic(view, 0), VOLUME_MAGIC))
+    throw new CorruptionError("not a Tidemark volume: magic missing");
   const found = checksum(block.subarray(0, BLOCK_BYTES - 4));
   const expected = fsinfoRecord.get.checksum(view, 0);
   if (found !== expected) throw new CorruptionError(`fsinfo checksum is ${hex(found)}, expected ${hex(expected)}`);
   const version = fsinfoRecord.get.version(view, 0);
-  if (version !== VOLUME_VERSION) throw new CorruptionError(`volume has format version ${version}, this program reads ${VOLUME_VERSION}`);
+  if (version !== VOLUME_VERSION)
+    throw new CorruptionError(`volume has format version ${version}, this program reads ${VOLUME_VERSION}`);
   const features = fsinfoRecord.get.features(view, 0);
-  if (features !== 0) throw new CorruptionError(`volume needs features ${hex(features)} that this program does not have`);
+  if (features !== 0)
+    throw new CorruptionError(`volume needs features ${hex(features)} that this program does not have`);
   const fsinfo = fsinfoRecord.decode(new DataView(block.slice().buffer), 0);
   if (
     fsinfo.blockCount < VOLUME_BLOCKS_MIN ||

@@ -35,7 +35,9 @@ export interface Struct<S extends Shape> {
   /** Size of the record in bytes. */
   readonly size: number;
   readonly get: { readonly [K in keyof S]: (view: DataView, at: number) => S[K] extends Field<infer T> ? T : never };
-  readonly set: { readonly [K in keyof S]: (view: DataView, at: number, value: S[K] extends Field<infer T> ? T : never) => void };
+  readonly set: {
+    readonly [K in keyof S]: (view: DataView, at: number, value: S[K] extends Field<infer T> ? T : never) => void;
+  };
   /** Offset of each field from the start of the record. */
   readonly offset: { readonly [K in keyof S]: number };
   readonly layout: readonly LayoutRow[];

@@ -96,7 +96,8 @@ export function openBlockStore({ device, firstVbn, endVbn, cacheBytesMax, space 
   }
 
   function checkVbn(vbn: number): void {
-    if (vbn < firstVbn || vbn >= endVbn) throw new CorruptionError(`block pointer ${vbn} is outside of the volume (${firstVbn} to ${endVbn - 1})`);
+    if (vbn < firstVbn || vbn >= endVbn)
+      throw new CorruptionError(`block pointer ${vbn} is outside of the volume (${firstVbn} to ${endVbn - 1})`);
   }
 
   return {

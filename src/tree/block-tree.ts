@@ -86,7 +86,8 @@ export function decodeTree(view: DataView, at: number): BlockTree {
   const tree = emptyTree();
   tree.sizeBytes = fileRoot.get.sizeBytes(view, at);
   tree.height = fileRoot.get.height(view, at);
-  if (tree.height > TREE_HEIGHT_MAX) throw new CorruptionError(`tree of height ${tree.height}, ${TREE_HEIGHT_MAX} is the highest`);
+  if (tree.height > TREE_HEIGHT_MAX)
+    throw new CorruptionError(`tree of height ${tree.height}, ${TREE_HEIGHT_MAX} is the highest`);
   const from = view.byteOffset + at + fileRoot.offset.pointers;
   tree.pointers.set(new Uint8Array(view.buffer, from, INLINE_BYTES_MAX));
   return tree;
@@ -105,7 +106,12 @@ export function treeOfRecord(record: FileRootRecord): BlockTree {
 }
 
 export function recordOfTree(tree: BlockTree): FileRootRecord {
-  return { sizeBytes: tree.sizeBytes, height: tree.height, reserved: new Uint8Array(7), pointers: tree.pointers.slice() };
+  return {
+    sizeBytes: tree.sizeBytes,
+    height: tree.height,
+    reserved: new Uint8Array(7),
+    pointers: tree.pointers.slice(),
+  };
 }
 
 /** Data blocks that a tree of this height can hold. */
@@ -180,19 +186,17 @@ export function dirtyNodeAt(store: BlockStore, tree: BlockTree, level: number, i
   }
   const space = spaceOf(store);
   const vbn = blockPointer.get.vbn(view, at);
-  let block: CachedBlock;
-  if (vbn === 0) {
-    block = store.zeroed();
-    tree.blockCount += 1;
-  } else {
-    block = store.adopt(vbn, blockPointer.get.checksum(view, at));
-    space.free(vbn);
-    clearSlot(view, at);
-  }
+  const block = vbn === 0 ? store.zeroed() : store.adopt(vbn, blockPointer.get.checksum(view, at));
   block.vbn = 0;
   space.dirtied(1);
   tree.dirtyNodes ??= new Map();
   tree.dirtyNodes.set(key, block);
+  if (vbn === 0) tree.blockCount += 1;
+  else {
+    // Last, because freeing a block changes the active map, and this may be a block of the active map.
+    clearSlot(view, at);
+    space.free(vbn);
+  }
   return block;
 }
 
@@ -261,7 +265,9 @@ function freeSubtree(
   if (vbn === 0 && dirty === undefined) return;
   const whole = from >= first && from + span <= end;
   if (level > 0) {
-    const block = whole ? (dirty ?? store.read(vbn, blockPointer.get.checksum(slot.view, slot.at))) : dirtyNodeAt(store, tree, level, index);
+    const block = whole
+      ? (dirty ?? store.read(vbn, blockPointer.get.checksum(slot.view, slot.at)))
+      : dirtyNodeAt(store, tree, level, index);
     const step = span / POINTERS_PER_BLOCK;
     if (whole) freeChildren(store, tree, block, level, index);
     else {
@@ -304,7 +310,14 @@ function freeChildren(store: BlockStore, tree: BlockTree, block: CachedBlock, le
     const dirty = tree.dirtyNodes?.get(key);
     if (level > 1) {
       if (dirty !== undefined) freeChildren(store, tree, dirty, level - 1, child);
-      else if (vbn !== 0) freeChildren(store, tree, store.read(vbn, blockPointer.get.checksum(block.view, i * POINTER_BYTES)), level - 1, child);
+      else if (vbn !== 0)
+        freeChildren(
+          store,
+          tree,
+          store.read(vbn, blockPointer.get.checksum(block.view, i * POINTER_BYTES)),
+          level - 1,
+          child,
+        );
     }
     if (dirty !== undefined) {
       tree.dirtyNodes?.delete(key);
@@ -322,7 +335,8 @@ function isEmptyNode(tree: BlockTree, block: CachedBlock, level: number, index: 
   if (level === 1 && tree.dirtyData !== undefined) {
     for (let i = 0; i < POINTERS_PER_BLOCK; i++) if (tree.dirtyData.has(first + i)) return false;
   }
-  for (let i = 0; i < POINTERS_PER_BLOCK; i++) if (tree.dirtyNodes?.has(nodeKey(level - 1, first + i)) === true) return false;
+  for (let i = 0; i < POINTERS_PER_BLOCK; i++)
+    if (tree.dirtyNodes?.has(nodeKey(level - 1, first + i)) === true) return false;
   return true;
 }
 

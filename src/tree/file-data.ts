@@ -14,7 +14,16 @@ import { FsError } from "../core/errors.ts";
 import { blockPointer } from "../format/block-pointer.ts";
 import { FILE_BYTES_MAX, INLINE_BYTES_MAX, POINTER_BYTES, POINTERS_PER_BLOCK } from "../format/constants.ts";
 import { type BlockStore, type CachedBlock, mismatch } from "./block-store.ts";
-import { type BlockTree, capacity, dirtyNodeAt, dropDirty, freeBlocks, growFor, nodeAt, spaceOf } from "./block-tree.ts";
+import {
+  type BlockTree,
+  capacity,
+  dirtyNodeAt,
+  dropDirty,
+  freeBlocks,
+  growFor,
+  nodeAt,
+  spaceOf,
+} from "./block-tree.ts";
 import type { Inode, InodeFile } from "./inode-file.ts";
 
 /** Whole blocks in one write from which they go to the device at once instead of waiting for the CP. */
@@ -25,7 +34,14 @@ const DIRECT_BLOCKS_MIN = 16;
  * block may be overwritten too, where `into` is long enough, so that whole blocks are read in place.
  * Throws CorruptionError, FsError EIO.
  */
-export function readFile(inodes: InodeFile, inode: Inode, offset: number, length: number, into: Uint8Array, intoOffset: number): number {
+export function readFile(
+  inodes: InodeFile,
+  inode: Inode,
+  offset: number,
+  length: number,
+  into: Uint8Array,
+  intoOffset: number,
+): number {
   const { tree } = inode;
   const count = Math.min(length, tree.sizeBytes - offset);
   if (count <= 0) return 0;
@@ -46,7 +62,10 @@ export function readFile(inodes: InodeFile, inode: Inode, offset: number, length
     if (dirty !== undefined) {
       into.set(some === BLOCK_BYTES ? dirty.bytes : dirty.bytes.subarray(within, within + some), at);
     } else if (within === 0 && into.length - at >= BLOCK_BYTES) {
-      const blocksMax = Math.min(Math.ceil((end - position) / BLOCK_BYTES), Math.floor((into.length - at) / BLOCK_BYTES));
+      const blocksMax = Math.min(
+        Math.ceil((end - position) / BLOCK_BYTES),
+        Math.floor((into.length - at) / BLOCK_BYTES),
+      );
       took = Math.min(readRun(store, tree, index, blocksMax, into, at) * BLOCK_BYTES, end - position);
     } else {
       const scratch = store.buffer();
@@ -61,12 +80,20 @@ export function readFile(inodes: InodeFile, inode: Inode, offset: number, length
 }
 
 /** Reads blocks from `index` on that lie together on disk (or are a hole together), at most `blocksMax`. Returns how many. */
-function readRun(store: BlockStore, tree: BlockTree, index: number, blocksMax: number, into: Uint8Array, at: number): number {
+function readRun(
+  store: BlockStore,
+  tree: BlockTree,
+  index: number,
+  blocksMax: number,
+  into: Uint8Array,
+  at: number,
+): number {
   let view = tree.view;
   let slot = index;
   let slotEnd = capacity(0);
   if (tree.height > 0) {
-    const leaf = index < capacity(tree.height) ? nodeAt(store, tree, 1, Math.floor(index / POINTERS_PER_BLOCK)) : undefined;
+    const leaf =
+      index < capacity(tree.height) ? nodeAt(store, tree, 1, Math.floor(index / POINTERS_PER_BLOCK)) : undefined;
     slot = index % POINTERS_PER_BLOCK;
     slotEnd = POINTERS_PER_BLOCK;
     if (leaf === undefined) return zeroRun(tree, index, Math.min(blocksMax, slotEnd - slot), into, at);
@@ -108,7 +135,14 @@ function zeroRun(tree: BlockTree, index: number, blocksMax: number, into: Uint8A
  * Writes all of it and makes the file longer if need be. No times are changed.
  * Throws FsError ENOSPC, EFBIG, EIO, CorruptionError (a partly overwritten block that does not verify); then nothing is changed.
  */
-export function writeFile(inodes: InodeFile, inode: Inode, offset: number, from: Uint8Array, fromOffset: number, length: number): void {
+export function writeFile(
+  inodes: InodeFile,
+  inode: Inode,
+  offset: number,
+  from: Uint8Array,
+  fromOffset: number,
+  length: number,
+): void {
   if (length === 0) return;
   const end = offset + length;
   if (end > FILE_BYTES_MAX) throw new FsError("EFBIG", `a file has at most ${FILE_BYTES_MAX} bytes`);
@@ -128,7 +162,8 @@ export function writeFile(inodes: InodeFile, inode: Inode, offset: number, from:
   growFor(store, tree, last);
   // Everything that can fail comes first: the parents, and old contents of blocks that are written in part.
   if (tree.height > 0) {
-    for (let leaf = Math.floor(first / POINTERS_PER_BLOCK); leaf <= Math.floor(last / POINTERS_PER_BLOCK); leaf++) dirtyNodeAt(store, tree, 1, leaf);
+    for (let leaf = Math.floor(first / POINTERS_PER_BLOCK); leaf <= Math.floor(last / POINTERS_PER_BLOCK); leaf++)
+      dirtyNodeAt(store, tree, 1, leaf);
   }
   const headPartial = offset % BLOCK_BYTES !== 0;
   const tailPartial = end % BLOCK_BYTES !== 0;
@@ -165,7 +200,14 @@ function writeBlocksMax(tree: BlockTree, blocks: number): number {
 }
 
 /** Long runs of whole blocks: written to free blocks at once, from where they are. The parents are dirty already. */
-function writeDirect(store: BlockStore, tree: BlockTree, first: number, count: number, from: Uint8Array, at: number): void {
+function writeDirect(
+  store: BlockStore,
+  tree: BlockTree,
+  first: number,
+  count: number,
+  from: Uint8Array,
+  at: number,
+): void {
   const space = spaceOf(store);
   let done = 0;
   while (done < count) {

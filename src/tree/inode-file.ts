@@ -86,7 +86,14 @@ const CACHED_INODES_MAX = 16384;
 /** Blocks that making an inode dirty may dirty: its block, the path above it, and the same for the inode map. */
 const MARK_DIRTY_BLOCKS = 10;
 
-export function openInodeFile({ store, tree, writable, hashSeed, counters, cachedMax = CACHED_INODES_MAX }: InodeFileOptions): InodeFile {
+export function openInodeFile({
+  store,
+  tree,
+  writable,
+  hashSeed,
+  counters,
+  cachedMax = CACHED_INODES_MAX,
+}: InodeFileOptions): InodeFile {
   const dirty = new Map<number, Inode>();
   const cache = new LRUCache<number, Inode>({ max: cachedMax });
   let nextIno: number = FIRST_FREE_INO;
@@ -239,7 +246,12 @@ function clearBit(words: Uint32Array, from: number): number | undefined {
 }
 
 const rootAt = inodeRecord.offset.root;
-const timeOffsets = [inodeRecord.offset.atime, inodeRecord.offset.mtime, inodeRecord.offset.ctime, inodeRecord.offset.btime] as const;
+const timeOffsets = [
+  inodeRecord.offset.atime,
+  inodeRecord.offset.mtime,
+  inodeRecord.offset.ctime,
+  inodeRecord.offset.btime,
+] as const;
 
 function decodeTime(view: DataView, at: number): Time {
   return { seconds: timeRecord.get.seconds(view, at), nanoseconds: timeRecord.get.nanoseconds(view, at) };

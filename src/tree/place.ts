@@ -61,7 +61,7 @@ export function placeData(store: BlockStore, tree: BlockTree, writer: GatherWrit
   const data = tree.dirtyData;
   if (data === undefined || data.size === 0) return;
   const space = spaceOf(store);
-  const indexes = Float64Array.from(data.keys()).sort();
+  const indexes = Float64Array.from(data.keys()).toSorted();
   let done = 0;
   while (done < indexes.length) {
     const run = space.allocate(indexes.length - done);
@@ -118,7 +118,7 @@ export function sealNodes(store: BlockStore, tree: BlockTree, writer: GatherWrit
 
 /** Keys in ascending order: by level, then by index. */
 function sortedKeys(nodes: ReadonlyMap<number, CachedBlock>): Float64Array {
-  return Float64Array.from(nodes.keys()).sort();
+  return Float64Array.from(nodes.keys()).toSorted();
 }
 
 function setPointer(tree: BlockTree, level: number, index: number, block: CachedBlock): void {

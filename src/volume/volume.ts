@@ -14,10 +14,10 @@ export interface VolumeOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly writable: boolean;
+  /** Open a mirror for writing: for promoting it. */
+  readonly evenMirror?: boolean;
   /** Bound of the cache of clean blocks, in bytes. */
   readonly cacheBytesMax?: number;
-  /** Dirty bytes that make a consistency point due. */
-  readonly dirtyBytesMax?: number;
 }
 
 /** Why a consistency point was taken. */
@@ -33,19 +33,16 @@ export interface FrozenCp {
   readonly blocksWritten: number;
 }
 
-export interface SnapshotInfo {
-  readonly record: SnapshotRecord;
-  /** Blocks that only this snapshot holds, or undefined when not asked for. */
-  readonly uniqueBlocks: number | undefined;
-}
-
 export interface VolumeStatus {
   readonly uuid: string;
   readonly label: string;
   readonly role: "active" | "mirror";
   readonly blockCount: number;
   readonly reservedBlocks: number;
+  /** Not in use, or soon not any more. */
   readonly freeBlocks: number;
+  /** What of it ordinary writers can have. */
+  readonly availableBlocks: number;
   readonly usedBlocks: number;
   readonly activeBlocks: number;
   readonly usedInodes: number;
@@ -72,12 +69,18 @@ export interface Volume {
   readonly dirtyBytes: number;
   /** True between freezeCp and commitCp. */
   readonly cpInFlight: boolean;
+  /** What made the last consistency point fail, so that nothing can be changed any more; undefined: all is well. */
+  readonly failure: unknown;
   /** Writes everything changed to free blocks. One at a time: commitCp must have been called for the one before. */
   freezeCp(cause: CpCause): FrozenCp;
   /** To be called when both copies of `fsinfo` are durable: what the CP freed can be used from now on. */
   commitCp(frozen: FrozenCp): void;
   /** Freeze, flush, write fsinfo and commit in one call: for who may wait (commands, tests, simulation). */
   takeCp(cause: CpCause): void;
+  /** Writes dirty data to its final blocks without a consistency point: keeps memory bounded while one is in flight. */
+  relieve(): void;
+  /** Blocks that the next consistency points give back: what a full volume can hope for. */
+  readonly frozenBlocks: number;
 
   /** All snapshots in the order they were taken. */
   snapshots(): readonly SnapshotRecord[];
@@ -85,17 +88,23 @@ export interface Volume {
   /** Inodes of a snapshot, read-only. */
   openSnapshot(record: SnapshotRecord): InodeFile;
   /**
-   * Prepares a snapshot of everything changed so far; it exists when the next CP (freezeCp must follow at once)
-   * is committed. O(1): the copy of a root. Throws FsError EEXIST, EINVAL (name), ENOSPC (table full).
+   * Prepares a snapshot of everything changed so far; it exists when the next CP is committed (freezeCp must follow at
+   * once: only then is the root in the record of the table). O(1): the copy of a root. Throws FsError EEXIST, EINVAL (name), ENOSPC (table full).
    */
   createSnapshot(name: string, how?: { readonly mirror?: boolean }): SnapshotRecord;
   /** Its blocks become free when the next CP is committed. No walk over the tree. FsError ENOENT. */
   deleteSnapshot(name: string): void;
   renameSnapshot(from: string, into: string): void;
-  /** Sets the active filesystem back to the snapshot at the next CP; newer snapshots stay. FsError ENOENT. */
+  /**
+   * Sets the active filesystem back to the snapshot, durably at the next CP; newer snapshots stay. What has changed since
+   * the last CP is dropped with the rest. FsError ENOENT.
+   */
   restoreSnapshot(name: string): void;
   /** Blocks that would become free if all the named snapshots were deleted together: exact. */
   reclaimable(names: readonly string[]): number;
+
+  /** Makes a mirror an ordinary volume, or the reverse, at the next CP. */
+  setRole(role: "active" | "mirror"): void;
 
   /** Read-only volumes: looks at fsinfo again and moves `active` to a newer CP. True when it moved. */
   follow(): boolean;

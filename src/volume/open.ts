@@ -1,0 +1,192 @@
+/** Opening a volume: fsinfo and the snapshot table are read, nothing else. O(1) in the size of the volume. */
+import assert from "node:assert/strict";
+import { FsError, UserError } from "../core/errors.ts";
+import { type CpCount, cpCount } from "../core/numbers.ts";
+import { formatUuid, sameBytes } from "../core/uuid.ts";
+import { type Fsinfo, ROLE_MIRROR } from "../format/fsinfo.ts";
+import type { SnapshotRecord } from "../format/snapshot-record.ts";
+import { openBlockStore } from "../tree/block-store.ts";
+import { treeOfRecord } from "../tree/block-tree.ts";
+import { type InodeFile, openInodeFile } from "../tree/inode-file.ts";
+import { activeMapOf, allocatorOf, commitCp, freezeCp, isVolumeDirty, relieve, takeCp } from "./consistency-point.ts";
+import { readFsinfo } from "./fsinfo-copies.ts";
+import { openSnapshotTable } from "./snapshot-table.ts";
+import {
+  createSnapshot,
+  deleteSnapshot,
+  openSnapshotInodes,
+  reclaimable,
+  renameSnapshot,
+  restoreSnapshot,
+  snapshotPlanes,
+} from "./snapshots.ts";
+import { type Allocator, openAllocator } from "./space/allocator.ts";
+import type { VolumeState } from "./state.ts";
+import type { FrozenCp, Volume, VolumeOptions, VolumeStatus } from "./volume.ts";
+
+const CACHE_BYTES = 64 << 20;
+
+/** Throws UserError "corrupt" when there is no usable fsinfo, CorruptionError when the snapshot table does not verify. */
+export function openVolume(options: VolumeOptions): Volume {
+  const fsinfo = readFsinfo(options.device);
+  if (options.writable && fsinfo.role === ROLE_MIRROR && options.evenMirror !== true) {
+    throw new UserError(
+      "mismatch",
+      "the volume is a mirror: it is changed by its source only",
+      "mount it with --read-only, or make it an ordinary volume with: tidemark mirror promote VOLUME",
+    );
+  }
+  return volumeOf(openState(options, fsinfo));
+}
+
+/** The state of a volume as this fsinfo has it. Also for formatting, where the fsinfo is of a volume yet to be written. */
+export function openState(
+  { device, clock, random, writable, cacheBytesMax = CACHE_BYTES }: VolumeOptions,
+  fsinfo: Fsinfo,
+): VolumeState {
+  const allocator: Allocator | undefined = writable
+    ? openAllocator({
+        blockCount: fsinfo.blockCount,
+        reservedBlocks: fsinfo.reservedBlocks,
+        activeBlocks: fsinfo.activeBlocks,
+        usedBlocks: fsinfo.usedBlocks,
+        activeMap: () => ({ store, tree: activeMapOf(state).tree }),
+        snapshots: () => snapshotPlanes(state),
+      })
+    : undefined;
+  const store = openBlockStore({
+    device,
+    firstVbn: fsinfo.reservedBlocks,
+    endVbn: fsinfo.blockCount,
+    cacheBytesMax,
+    space: allocator,
+  });
+  const state: VolumeState = {
+    device,
+    clock,
+    random,
+    store,
+    allocator,
+    active: openInodeFile({
+      store,
+      tree: treeOfRecord(fsinfo.inodeFile),
+      writable,
+      hashSeed: fsinfo.hashSeed,
+      counters: { usedInodes: fsinfo.usedInodes, generationNext: fsinfo.generationNext },
+    }),
+    stateCount: 0,
+    committed: fsinfo,
+    table: openSnapshotTable(device, fsinfo),
+    cp: { phase: "open" },
+    openCpCount: fsinfo.cpCount + 1,
+    creating: [],
+    deleting: [],
+    rootChanged: false,
+    planes: new Map(),
+    snapshotIdNext: fsinfo.snapshotIdNext,
+    lineage: fsinfo.lineage,
+  };
+  return state;
+}
+
+function volumeOf(state: VolumeState): Volume {
+  const { device } = state;
+  return {
+    device,
+    writable: state.allocator !== undefined,
+    get active(): InodeFile {
+      return state.active;
+    },
+    get stateCount(): number {
+      return state.stateCount;
+    },
+    get committed(): Fsinfo {
+      return state.committed;
+    },
+    get openCp(): CpCount {
+      return cpCount(state.openCpCount);
+    },
+    get dirty(): boolean {
+      return isVolumeDirty(state);
+    },
+    get dirtyBytes(): number {
+      return (state.allocator?.dirtyBlocks ?? 0) * 4096;
+    },
+    get cpInFlight(): boolean {
+      return state.cp.phase === "frozen";
+    },
+    get failure(): unknown {
+      return state.cp.phase === "failed" ? state.cp.cause : undefined;
+    },
+    freezeCp: (cause): FrozenCp => freezeCp(state, cause),
+    commitCp: (frozen) => commitCp(state, frozen),
+    takeCp: (cause) => takeCp(state, cause),
+    relieve: () => relieve(state),
+    get frozenBlocks(): number {
+      return state.allocator?.frozenBlocks ?? 0;
+    },
+    snapshots: () => state.table.records,
+    findSnapshot: (name) => state.table.records.find((record) => record.name === name),
+    openSnapshot(record: SnapshotRecord): InodeFile {
+      return openSnapshotInodes(state, record.root, record.usedInodes);
+    },
+    createSnapshot: (name, how) => createSnapshot(state, name, how),
+    deleteSnapshot: (name) => deleteSnapshot(state, name),
+    renameSnapshot: (from, into) => renameSnapshot(state, from, into),
+    restoreSnapshot: (name) => restoreSnapshot(state, name),
+    reclaimable: (names) => reclaimable(state, names),
+    setRole(role): void {
+      allocatorOf(state);
+      state.committed = { ...state.committed, role: role === "mirror" ? ROLE_MIRROR : 0 };
+      state.rootChanged = true;
+    },
+    follow: () => follow(state),
+    status: () => statusOf(state),
+    close: () => device.close(),
+  };
+}
+
+/** Moves a read-only volume to the newest consistency point of the device. True when it moved. */
+function follow(state: VolumeState): boolean {
+  assert(state.allocator === undefined, "only a read-only volume follows");
+  const fsinfo = readFsinfo(state.device);
+  if (
+    fsinfo.cpCount === state.committed.cpCount &&
+    sameBytes(fsinfo.inodeFile.pointers, state.committed.inodeFile.pointers)
+  )
+    return false;
+  if (!sameBytes(fsinfo.uuid, state.committed.uuid))
+    throw new FsError("ESTALE", "the block file holds another volume now");
+  state.table = openSnapshotTable(state.device, fsinfo);
+  state.planes.clear();
+  state.active = openSnapshotInodes(state, fsinfo.inodeFile, fsinfo.usedInodes);
+  state.committed = fsinfo;
+  state.openCpCount = fsinfo.cpCount + 1;
+  state.stateCount += 1;
+  return true;
+}
+
+function statusOf(state: VolumeState): VolumeStatus {
+  const { committed, allocator } = state;
+  const total = committed.blockCount - committed.reservedBlocks;
+  return {
+    uuid: formatUuid(committed.uuid),
+    label: committed.label,
+    role: committed.role === ROLE_MIRROR ? "mirror" : "active",
+    blockCount: committed.blockCount,
+    reservedBlocks: committed.reservedBlocks,
+    freeBlocks:
+      allocator === undefined
+        ? total - committed.usedBlocks
+        : allocator.freeBlocks + allocator.frozenBlocks - allocator.dirtyBlocks,
+    availableBlocks:
+      allocator === undefined ? total - committed.usedBlocks : allocator.availableBlocks + allocator.frozenBlocks,
+    usedBlocks: allocator?.usedBlocks ?? committed.usedBlocks,
+    activeBlocks: allocator?.activeBlocks ?? committed.activeBlocks,
+    usedInodes: state.active.usedInodes,
+    cpCount: committed.cpCount,
+    cpAt: committed.cpAt,
+    dirtyBytes: (allocator?.dirtyBlocks ?? 0) * 4096,
+    snapshotCount: state.table.records.length,
+  };
+}
