@@ -1,0 +1,77 @@
+/**
+ * The key that both ends of a mirror share: 32 random bytes, as 64 hexadecimal digits in a file that only its owner
+ * can read. Whoever has it may read the whole volume and replace the mirror: it is treated like a private key of ssh.
+ */
+import { randomBytes } from "node:crypto";
+import { closeSync, fchmodSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from "node:fs";
+import { UserError } from "../core/errors.ts";
+
+export const KEY_BYTES = 32;
+/** More than a key file ever has: 64 digits, a newline, and what an editor may add. */
+const FILE_BYTES_MAX = 1024;
+
+/** Writes a new key. Throws UserError "failed" when the file exists, unless `force`. */
+export function createKey(path: string, { force }: { readonly force: boolean }): void {
+  let descriptor: number;
+  try {
+    descriptor = openSync(path, force ? "w" : "wx", 0o600);
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === "EEXIST") {
+      throw new UserError(
+        "failed",
+        `key file ${path} exists already`,
+        "to replace it (both ends then need the new one): --force",
+        { cause },
+      );
+    }
+    throw new UserError("failed", `cannot write key file ${path}: ${message}`, "", { cause });
+  }
+  try {
+    fchmodSync(descriptor, 0o600); // the file may have been there with other permissions
+    writeSync(descriptor, `${randomBytes(KEY_BYTES).toString("hex")}\n`);
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** Reads a key: 32 bytes. Throws UserError when there is none, when others can read it, or when it is no key. */
+export function readKey(path: string): Uint8Array {
+  const { mode, text } = readAll(path);
+  if ((mode & 0o077) !== 0) {
+    throw new UserError(
+      "failed",
+      `key file ${path} can be read by others (mode ${(mode & 0o777).toString(8).padStart(4, "0")})`,
+      `chmod 600 ${path}`,
+    );
+  }
+  const digits = text.trim();
+  if (!/^[0-9a-f]{64}$/i.test(digits)) {
+    throw new UserError(
+      "failed",
+      `${path} is not a key file: ${KEY_BYTES * 2} hexadecimal digits expected`,
+      "tidemark mirror key FILE makes one, to be copied to the other host",
+    );
+  }
+  return new Uint8Array(Buffer.from(digits, "hex"));
+}
+
+function readAll(path: string): { readonly mode: number; readonly text: string } {
+  let descriptor: number | undefined;
+  try {
+    descriptor = openSync(path, "r");
+    const buffer = Buffer.alloc(FILE_BYTES_MAX);
+    const bytes = readSync(descriptor, buffer, 0, buffer.length, 0);
+    return { mode: fstatSync(descriptor).mode, text: buffer.toString("latin1", 0, bytes) };
+  } catch (cause) {
+    throw new UserError(
+      "failed",
+      `cannot read key file ${path}: ${(cause as Error).message}`,
+      "tidemark mirror key FILE makes one, to be copied to the other host",
+      { cause },
+    );
+  } finally {
+    if (descriptor !== undefined) closeSync(descriptor);
+  }
+}
