@@ -36,8 +36,10 @@ export interface SnapshotTable {
   commit(): void;
 }
 
-/** Blocks that changing one record makes dirty at most, and the old ones that are not free yet. */
-const CHANGE_BLOCKS = 8;
+/** Blocks that changing one record makes dirty: its own and the path above it. */
+const CHANGE_BLOCKS = 3;
+/** A table that grows leaves room for changing a record, so that a full one can be emptied and filled again. */
+const GROW_BLOCKS = 2 * CHANGE_BLOCKS;
 
 /** Reads the whole table: O(snapshots). Throws CorruptionError. */
 export function openSnapshotTable(device: BlockDevice, fsinfo: Fsinfo): SnapshotTable {
@@ -53,8 +55,9 @@ export function openSnapshotTable(device: BlockDevice, fsinfo: Fsinfo): Snapshot
   let changed = false;
 
   function write(slot: number, record: SnapshotRecord | undefined): void {
-    area.reserve(CHANGE_BLOCKS, "write");
     const index = Math.floor(slot / SNAPSHOTS_PER_BLOCK);
+    const grows = blockAt(store, tree, index) === undefined;
+    if (tree.dirtyNodes?.has(index) !== true) area.reserve(grows ? GROW_BLOCKS : CHANGE_BLOCKS, "write");
     const at = (slot % SNAPSHOTS_PER_BLOCK) * snapshotRecord.size;
     const block = dirtyBlockAt(store, tree, index);
     tree.sizeBytes = Math.max(tree.sizeBytes, (index + 1) * BLOCK_BYTES);
