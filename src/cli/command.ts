@@ -1,0 +1,73 @@
+/** What a command file declares, and how yargs is told of it. The work is in the rooms below, loaded when it runs. */
+import type { ArgumentsCamelCase, Argv, CommandModule } from "yargs";
+import { UserError } from "../core/errors.ts";
+import { type ExitName, exitCodeHelp } from "./exit-codes.ts";
+
+export interface GlobalOptions {
+  readonly json: boolean;
+  readonly debug: boolean;
+}
+
+export interface CommandSpec<O> {
+  /** As typed after "tidemark", with the positionals in the notation of yargs: "create <volume> <name>". */
+  readonly command: string;
+  /** As shown: "snapshot create VOLUME NAME". */
+  readonly usage: string;
+  /** One sentence. */
+  readonly summary: string;
+  readonly examples: readonly (readonly [line: string, what: string])[];
+  /** Besides done, failed and usage. */
+  readonly exits: readonly ExitName[];
+  /** Options that may be given more than once. */
+  readonly lists?: readonly string[];
+  options(yargs: Argv<GlobalOptions>): Argv<GlobalOptions & O>;
+  run(options: ArgumentsCamelCase<GlobalOptions & O>): Promise<void>;
+}
+
+/** The form that yargs takes. Its types cannot hold commands of different options in one list, so they end here. */
+export type Command = CommandModule<GlobalOptions, GlobalOptions>;
+
+export function command<O>(spec: CommandSpec<O>): Command {
+  const build = (yargs: Argv<GlobalOptions>): Argv<GlobalOptions & O> =>
+    spec
+      .options(yargs)
+      .usage(`$0 ${spec.usage}\n\n${spec.summary}`)
+      .example(spec.examples.map(([line, what]) => [line, what]))
+      .epilogue(exitCodeHelp(spec.exits))
+      .check((given) => {
+        refuseTwice(given, spec.lists ?? []);
+        return true;
+      });
+  return {
+    command: spec.command,
+    describe: spec.summary,
+    builder: build as (yargs: Argv<GlobalOptions>) => Argv<GlobalOptions>,
+    handler: async (given: ArgumentsCamelCase<GlobalOptions>) =>
+      await spec.run(given as unknown as ArgumentsCamelCase<GlobalOptions & O>),
+  };
+}
+
+/** yargs makes a list of an option that is given twice; only one of the values could have been meant. */
+function refuseTwice(given: object, lists: readonly string[]): void {
+  for (const [name, value] of Object.entries(given)) {
+    if (Array.isArray(value) && name !== "_" && name !== "$0" && !lists.includes(name)) {
+      throw new UserError("usage", `option ${name.length === 1 ? "-" : "--"}${name} is given more than once`);
+    }
+  }
+}
+
+/** A noun with its verbs. */
+export function noun(name: string, summary: string, verbs: readonly Command[]): Command {
+  return {
+    command: name,
+    describe: summary,
+    builder: (yargs: Argv<GlobalOptions>) => {
+      for (const verb of verbs) yargs.command(verb);
+      return yargs
+        .usage(`$0 ${name} COMMAND\n\n${summary}`)
+        .demandCommand(1, 1, `name a command of ${name}`)
+        .epilogue(exitCodeHelp([]));
+    },
+    handler: () => {},
+  };
+}

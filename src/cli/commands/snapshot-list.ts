@@ -1,0 +1,41 @@
+import { command } from "../command.ts";
+import { formatBytes } from "../options.ts";
+import { makeOutput, table } from "../output.ts";
+
+const BLOCK_BYTES = 4096;
+
+export const snapshotListCommand = command({
+  command: "list <volume>",
+  usage: "snapshot list VOLUME",
+  summary: "List the snapshots of a volume in the order they were taken.",
+  examples: [
+    ["$0 snapshot list /srv/data.tm", "names, times and sizes"],
+    ["$0 snapshot list /srv/data.tm --unique", "and what deleting each would free"],
+  ],
+  exits: ["no-volume", "corrupt"],
+  options: (yargs) =>
+    yargs
+      .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })
+      .option("unique", { type: "boolean", default: false, describe: "Count the blocks that only it holds" }),
+  async run({ volume, unique, json }) {
+    const { withVolume } = await import("../../daemon/volume-access.ts");
+    const output = makeOutput({ json });
+    const all = await withVolume(
+      volume,
+      { writable: false },
+      async (access) => await access.call("snapshot-list", { unique }),
+    );
+    const snapshots = all.filter(({ mirror }) => !mirror);
+    output.result({ volume, snapshots }, () => {
+      if (snapshots.length === 0) return "";
+      const rows = snapshots.map(({ name, createdAt, cpCount, activeBlocks, uniqueBlocks }) => [
+        name,
+        createdAt,
+        String(cpCount),
+        formatBytes(activeBlocks * BLOCK_BYTES),
+        uniqueBlocks === undefined ? "" : formatBytes(uniqueBlocks * BLOCK_BYTES),
+      ]);
+      return table([["NAME", "CREATED", "CP", "SIZE", unique ? "ONLY HERE" : ""], ...rows]);
+    });
+  },
+});

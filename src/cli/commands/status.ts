@@ -1,0 +1,78 @@
+import type { DaemonStatus } from "../../daemon/daemon-status.ts";
+import type { VolumeSummary } from "../../daemon/volume-verbs.ts";
+import { command } from "../command.ts";
+import { formatBytes } from "../options.ts";
+import { fields, makeOutput, table } from "../output.ts";
+
+const BLOCK_BYTES = 4096;
+
+export const statusCommand = command({
+  command: "status [volume]",
+  usage: "status [VOLUME]",
+  summary: "Show a volume and its mounts, or all mounted volumes of this host.",
+  examples: [
+    ["$0 status", "every volume that is mounted"],
+    ["$0 status /srv/data.tm --json", "one volume, for a script"],
+  ],
+  exits: ["no-volume", "corrupt"],
+  options: (yargs) => yargs.positional("volume", { type: "string", describe: "Block file or block device" }),
+  async run({ volume, json }) {
+    const { daemonStatuses } = await import("../../daemon/control-client.ts");
+    const output = makeOutput({ json });
+    const mounts = await daemonStatuses(volume);
+    if (volume === undefined) {
+      output.result({ mounts }, () => (mounts.length === 0 ? "no volume is mounted" : mountTable(mounts)));
+      return;
+    }
+    const summary = mounts.find((mount) => mount.mode === "write")?.details ?? (await readSummary(volume));
+    output.result({ volume: { path: volume, ...summary }, mounts }, () =>
+      [volumeText(volume, summary), ...mounts.map(mountText)].join("\n\n"),
+    );
+  },
+});
+
+async function readSummary(volume: string): Promise<VolumeSummary> {
+  const { withVolume } = await import("../../daemon/volume-access.ts");
+  return await withVolume(volume, { writable: false }, async (access) => await access.call("volume-status", {}));
+}
+
+function mountTable(mounts: readonly DaemonStatus[]): string {
+  const rows = mounts.map(({ volume, mountPoint, mode, state, pid, details }) => [
+    volume,
+    mountPoint,
+    mode,
+    state,
+    details === undefined ? "?" : String(details.cpCount),
+    details === undefined ? "?" : formatBytes(details.freeBlocks * BLOCK_BYTES),
+    String(pid),
+  ]);
+  return table([["VOLUME", "MOUNTED ON", "MODE", "STATE", "CP", "FREE", "PID"], ...rows]);
+}
+
+function volumeText(path: string, summary: VolumeSummary): string {
+  return fields([
+    ["volume", path],
+    ["label", summary.label === "" ? undefined : summary.label],
+    ["uuid", summary.uuid],
+    ["role", summary.role],
+    ["size", formatBytes(summary.blockCount * BLOCK_BYTES)],
+    ["used", formatBytes(summary.usedBlocks * BLOCK_BYTES)],
+    ["free", formatBytes(summary.freeBlocks * BLOCK_BYTES)],
+    ["inodes", summary.usedInodes],
+    ["snapshots", summary.snapshotCount],
+    ["consistency point", `${summary.cpCount} of ${summary.cpAt}`],
+    ["not yet in it", summary.dirtyBytes === 0 ? undefined : formatBytes(summary.dirtyBytes)],
+  ]);
+}
+
+function mountText(mount: DaemonStatus): string {
+  const lastMs = mount.cpLastMs === undefined ? "" : `, the last in ${mount.cpLastMs.toFixed(1)} ms`;
+  return fields([
+    ["mounted on", mount.mountPoint],
+    ["mode", mount.snapshot === undefined ? mount.mode : `snapshot ${mount.snapshot}`],
+    ["state", mount.state],
+    ["last error", mount.lastError],
+    ["daemon", `${mount.pid}, since ${mount.startedAt}`],
+    ["consistency points", mount.mode === "write" ? `${mount.cpsCommitted}${lastMs}` : undefined],
+  ]);
+}

@@ -1,0 +1,65 @@
+/** The `-o` options of mount: ours, and those that the kernel takes. */
+import { UserError } from "../core/errors.ts";
+import { CACHE_BYTES_MAX, CP_INTERVAL_MS, DIRTY_BYTES_MAX } from "../daemon/config.ts";
+import { parseInterval, parseSize } from "./options.ts";
+
+export interface MountSettings {
+  readonly readOnly: boolean;
+  readonly snapshot: string | undefined;
+  readonly cpIntervalMs: number;
+  readonly dirtyBytesMax: number;
+  readonly cacheBytesMax: number;
+  readonly kernelOptions: readonly string[];
+}
+
+const kernelOptions = new Set([
+  ...[
+    "noatime",
+    "nodiratime",
+    "relatime",
+    "strictatime",
+    "lazytime",
+    "nosuid",
+    "suid",
+    "nodev",
+    "dev",
+    "noexec",
+    "exec",
+  ],
+  ...["sync", "dirsync", "nosymfollow"],
+]);
+/** Said by fstab and by habit; they mean nothing here. */
+const ignored = new Set(["defaults", "rw", "auto", "noauto", "user", "nofail", "_netdev"]);
+
+/** Reads lists such as "ro,cp-interval=1s". UserError "usage" names an option that there is not. */
+export function parseMountOptions(lists: readonly string[]): MountSettings {
+  const settings = {
+    readOnly: false,
+    snapshot: undefined as string | undefined,
+    cpIntervalMs: CP_INTERVAL_MS,
+    dirtyBytesMax: DIRTY_BYTES_MAX,
+    cacheBytesMax: CACHE_BYTES_MAX,
+    kernelOptions: [] as string[],
+  };
+  for (const option of lists.flatMap((list) => list.split(",")).filter((one) => one !== "")) {
+    const equals = option.indexOf("=");
+    const name = equals < 0 ? option : option.slice(0, equals);
+    const value = equals < 0 ? undefined : option.slice(equals + 1);
+    if (value === undefined) {
+      if (name === "ro") settings.readOnly = true;
+      else if (kernelOptions.has(name)) settings.kernelOptions.push(name);
+      else if (!ignored.has(name)) throw unknown(option);
+      continue;
+    }
+    if (name === "snapshot") settings.snapshot = value;
+    else if (name === "cp-interval") settings.cpIntervalMs = parseInterval(value);
+    else if (name === "dirty") settings.dirtyBytesMax = parseSize(value);
+    else if (name === "cache") settings.cacheBytesMax = parseSize(value);
+    else throw unknown(option);
+  }
+  return settings;
+}
+
+function unknown(option: string): UserError {
+  return new UserError("usage", `unknown mount option ${JSON.stringify(option)}`, "see: tidemark mount --help");
+}

@@ -1,0 +1,38 @@
+/**
+ * Starting a daemon that outlives its command: a detached process, which reports over a pipe that the mount is served,
+ * or why it is not.
+ */
+import { spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { UserError } from "../core/errors.ts";
+import type { ControlError } from "../format/control-message.ts";
+import type { MountConfig } from "./config.ts";
+import { userError } from "./plain-error.ts";
+
+/** What the background process reports once. */
+export type Report =
+  | { readonly kind: "ready"; readonly pid: number }
+  | { readonly kind: "error"; readonly error: ControlError };
+
+/** Resolves with the process id of the daemon when the mount is served; rejects with the daemon's UserError. */
+export async function startInBackground(config: MountConfig): Promise<number> {
+  const entry = fileURLToPath(new URL("./background-process.js", import.meta.url));
+  const child = spawn(process.execPath, [...process.execArgv, entry, JSON.stringify(config)], {
+    detached: true,
+    cwd: "/", // keeps no other mount busy
+    stdio: ["ignore", "ignore", "ignore", "ipc"],
+  });
+  const report = await new Promise<Report>((resolve, reject) => {
+    child.once("message", (message) => resolve(message as Report));
+    child.once("error", reject);
+    child.once("exit", (code, signal) => {
+      reject(
+        new UserError("failed", `the daemon ended before the mount was served (${signal ?? `exit code ${code}`})`),
+      );
+    });
+  });
+  child.disconnect();
+  child.unref();
+  if (report.kind === "error") throw userError(report.error);
+  return report.pid;
+}

@@ -1,0 +1,32 @@
+/** What a mount is asked to be. It crosses a process border as JSON: plain data only. */
+
+export interface MountConfig {
+  /** Absolute path of the block file. */
+  readonly volume: string;
+  /** Absolute path of the directory. */
+  readonly mountPoint: string;
+  readonly mode: MountMode;
+  readonly cpIntervalMs: number;
+  /** Dirty bytes that make a consistency point due. */
+  readonly dirtyBytesMax: number;
+  /** Bound of the cache of clean blocks. */
+  readonly cacheBytesMax: number;
+  /** Options for the kernel: nodev, noexec, ... */
+  readonly kernelOptions: readonly string[];
+  /** Where the daemon writes its log; undefined: to stderr when in the foreground, else nowhere. */
+  readonly logFile: string | undefined;
+}
+
+/**
+ * write: the one writer, which holds the lock. follow: read-only, moves to each new consistency point that another
+ * process commits. snapshot: read-only, one snapshot for ever.
+ */
+export type MountMode =
+  | { readonly kind: "write" }
+  | { readonly kind: "follow" }
+  | { readonly kind: "snapshot"; readonly name: string };
+
+/** A consistency point about every 10 seconds (requirement 20). */
+export const CP_INTERVAL_MS = 10_000;
+export const DIRTY_BYTES_MAX = 64 << 20;
+export const CACHE_BYTES_MAX = 128 << 20;

@@ -1,0 +1,122 @@
+/** Talks to the daemons of this host: finds the one of a volume or of a directory, asks it, waits for the answer. */
+import { createConnection, type Socket } from "node:net";
+import { UserError } from "../core/errors.ts";
+import {
+  type ArgumentsOf,
+  type ControlReply,
+  decodeReply,
+  lineReader,
+  type Progress,
+  type Verb,
+} from "../format/control-message.ts";
+import { identityOf, type SocketFile, socketFiles, volumeKey } from "./control-paths.ts";
+import type { DaemonStatus } from "./daemon-status.ts";
+import { userError } from "./plain-error.ts";
+import type { VerbResults } from "./volume-verbs.ts";
+
+/** What each verb answers, those of the daemon too. */
+export interface ControlResults extends VerbResults {
+  readonly status: DaemonStatus;
+  readonly umount: { readonly volume: string; readonly mountPoint: string };
+}
+
+export interface ControlClient {
+  readonly socket: SocketFile;
+  /** Throws what the daemon answers with, as UserError. One call at a time. */
+  call<V extends Verb & keyof ControlResults>(
+    verb: V,
+    given: ArgumentsOf<V>,
+    onProgress?: (progress: Progress) => void,
+  ): Promise<ControlResults[V]>;
+  close(): void;
+}
+
+/** The daemon that holds this volume for writing; undefined when there is none. */
+export async function connectWriter(volume: string): Promise<ControlClient | undefined> {
+  const identity = identityOf(volume);
+  if (identity === undefined) return undefined;
+  const key = volumeKey(identity);
+  const file = socketFiles().find((one) => one.volumeKey === key && one.pid === undefined);
+  return file === undefined ? undefined : await connect(file);
+}
+
+/** All daemons of this volume, the writer first; of all volumes when there is no path. To be closed by the caller. */
+export async function connectAll(volume?: string): Promise<readonly ControlClient[]> {
+  const identity = volume === undefined ? undefined : identityOf(volume);
+  if (volume !== undefined && identity === undefined) return [];
+  const key = identity === undefined ? undefined : volumeKey(identity);
+  const clients: ControlClient[] = [];
+  for (const file of socketFiles()) {
+    if (key !== undefined && file.volumeKey !== key) continue;
+    const client = await connect(file);
+    if (client !== undefined) clients.push(client);
+  }
+  return clients.toSorted((a, b) => (a.socket.pid ?? 0) - (b.socket.pid ?? 0));
+}
+
+/** The status of all daemons of this volume or of this host. One that ends meanwhile is left out. */
+export async function daemonStatuses(volume?: string): Promise<readonly DaemonStatus[]> {
+  const statuses: DaemonStatus[] = [];
+  for (const client of await connectAll(volume)) {
+    try {
+      statuses.push(await client.call("status", {}));
+    } catch (error) {
+      if (!(error instanceof UserError) || error.failure !== "unreachable") throw error;
+    } finally {
+      client.close();
+    }
+  }
+  return statuses;
+}
+
+/** Connects; undefined when nobody listens: the socket of a daemon that was killed. */
+async function connect(file: SocketFile): Promise<ControlClient | undefined> {
+  const socket = createConnection(file.path);
+  const connected = await new Promise<boolean>((resolve, reject) => {
+    socket.once("connect", () => resolve(true));
+    socket.once("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "ECONNREFUSED" || error.code === "ENOENT") resolve(false);
+      else reject(new UserError("failed", `cannot reach the daemon at ${file.path}: ${error.message}`));
+    });
+  });
+  if (!connected) return undefined;
+  socket.removeAllListeners("error");
+  return client(file, socket);
+}
+
+function client(file: SocketFile, socket: Socket): ControlClient {
+  let receive: ((reply: ControlReply) => void) | undefined;
+  let lose: ((error: UserError) => void) | undefined;
+  const reader = lineReader((line) => receive?.(decodeReply(line)));
+  const lost = (why: string): void => {
+    lose?.(new UserError("unreachable", `the daemon went away before it answered: ${why}`, "see: tidemark status"));
+  };
+  socket.on("data", (chunk) => {
+    try {
+      reader.push(chunk);
+    } catch (error) {
+      lost(error instanceof Error ? error.message : String(error));
+      socket.destroy();
+    }
+  });
+  socket.on("error", (error) => lost(error.message));
+  socket.on("close", () => lost("connection closed"));
+
+  return {
+    socket: file,
+    async call(verb, given, onProgress) {
+      const answer = new Promise<unknown>((resolve, reject) => {
+        lose = reject;
+        receive = (reply) => {
+          if (reply.type === "progress") onProgress?.(reply.progress);
+          else if (reply.type === "result") resolve(reply.value);
+          else reject(userError(reply.error));
+        };
+        if (socket.destroyed) lost("connection closed");
+      });
+      socket.write(`${JSON.stringify({ verb, arguments: given })}\n`);
+      return (await answer) as ControlResults[typeof verb];
+    },
+    close: () => void socket.destroy(),
+  };
+}

@@ -1,0 +1,75 @@
+/**
+ * Where the daemons of this host listen. A socket is named by the device and inode number of the block file, so that
+ * every path to a volume finds its daemon. The writer's name has nothing more: the lock of the volume says that there is
+ * one at most. A read-only mount adds its process id, as there may be many.
+ */
+import { createHash } from "node:crypto";
+import { existsSync, lstatSync, mkdirSync, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { UserError } from "../core/errors.ts";
+
+export interface FileIdentity {
+  readonly dev: number;
+  readonly ino: number;
+}
+
+/** Identity of the block file behind a path; undefined when there is none. */
+export function identityOf(path: string): FileIdentity | undefined {
+  try {
+    const { dev, ino } = statSync(path);
+    return { dev, ino };
+  } catch {
+    return undefined;
+  }
+}
+
+export interface SocketFile {
+  readonly path: string;
+  readonly volumeKey: string;
+  /** Of a read-only mount; undefined: the writer. */
+  readonly pid: number | undefined;
+}
+
+export function volumeKey({ dev, ino }: FileIdentity): string {
+  return createHash("sha256").update(`${dev}:${ino}`).digest("hex").slice(0, 16);
+}
+
+export function socketPath(identity: FileIdentity, pid: number | undefined): string {
+  return join(socketDirectory(), `${volumeKey(identity)}${pid === undefined ? "" : `-${pid}`}.sock`);
+}
+
+/** All sockets of this user, also those that daemons left when they were killed. */
+export function socketFiles(): readonly SocketFile[] {
+  const directory = socketDirectory();
+  if (!existsSync(directory)) return [];
+  const files: SocketFile[] = [];
+  for (const name of readdirSync(directory).toSorted()) {
+    const match = /^([0-9a-f]{16})(?:-(\d+))?\.sock$/.exec(name);
+    const key = match?.[1];
+    if (key === undefined) continue;
+    const pid = match?.[2] === undefined ? undefined : Number(match[2]);
+    files.push({ path: join(directory, name), volumeKey: key, pid });
+  }
+  return files;
+}
+
+/** Makes the directory of the sockets: ours, and closed to others. */
+export function makeSocketDirectory(): void {
+  const directory = socketDirectory();
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const { uid, mode } = lstatSync(directory);
+  if (uid !== process.getuid?.() || (mode & 0o022) !== 0) {
+    throw new UserError(
+      "failed",
+      `${directory} belongs to someone else or is open to others`,
+      `chmod 700 ${directory}`,
+    );
+  }
+}
+
+function socketDirectory(): string {
+  const uid = process.getuid?.() ?? 0;
+  if (uid === 0) return "/run/tidemark";
+  const runtime = process.env["XDG_RUNTIME_DIR"];
+  return runtime === undefined || runtime === "" ? `/tmp/tidemark-${uid}` : join(runtime, "tidemark");
+}

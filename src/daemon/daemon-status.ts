@@ -1,0 +1,25 @@
+/** What a daemon says of itself: the same object on the control socket, in `--json` and on the status page. */
+import type { VolumeSummary } from "./volume-verbs.ts";
+
+export interface DaemonStatus {
+  /** Path of the block file. */
+  readonly volume: string;
+  readonly mountPoint: string;
+  readonly mode: "write" | "follow" | "snapshot";
+  readonly snapshot: string | undefined;
+  readonly pid: number;
+  readonly startedAt: string;
+  readonly transport: "kernel";
+  /** failed: the block file could not be written; changes are refused, reads go on. */
+  readonly state: "serving" | "failed" | "ending";
+  readonly lastError: string | undefined;
+  readonly cpIntervalMs: number;
+  /** Consistency points that this daemon committed, and how long the last took to become durable. */
+  readonly cpsCommitted: number;
+  readonly cpLastMs: number | undefined;
+  readonly cpLastCause: string | undefined;
+  /** Replies that wait for a consistency point. */
+  readonly heldReplies: number;
+  /** Undefined when the server thread did not answer in time. */
+  readonly details: VolumeSummary | undefined;
+}

@@ -1,0 +1,93 @@
+/** Making a volume: in a file or device that is nobody's, and holds nothing that is wanted. */
+import { closeSync, fstatSync, openSync, readSync, statSync } from "node:fs";
+import { BLOCK_BYTES } from "../core/block.ts";
+import { UserError } from "../core/errors.ts";
+import { sameBytes } from "../core/uuid.ts";
+import { createFileDevice, openFileDevice } from "../device/file-device.ts";
+import { lockVolume } from "../device/volume-lock.ts";
+import { VOLUME_BLOCKS_MAX, VOLUME_BLOCKS_MIN, VOLUME_MAGIC } from "../format/constants.ts";
+import { createVolume } from "../volume/create.ts";
+import { openVolume } from "../volume/open.ts";
+import { daemonStatuses } from "./control-client.ts";
+import { systemClock, systemRandom } from "./system.ts";
+
+export interface FormatOptions {
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly label: string;
+  /** Overwrite what is there. A volume in use is refused all the same. */
+  readonly force: boolean;
+}
+
+export interface Formatted {
+  readonly path: string;
+  readonly uuid: string;
+  readonly label: string;
+  readonly sizeBytes: number;
+  readonly blockCount: number;
+}
+
+/** The known filesystems and partition tables have their marks in so many bytes from the start. */
+const PROBE_BYTES = 128 * 1024;
+const LABEL_BYTES_MAX = 64;
+
+/** Formats. UserError "failed" when something is there, "in-use" when it is mounted, "usage" for a bad size or label. */
+export async function formatVolume({ path, sizeBytes, label, force }: FormatOptions): Promise<Formatted> {
+  const blockCount = Math.floor(sizeBytes / BLOCK_BYTES);
+  if (blockCount < VOLUME_BLOCKS_MIN || blockCount > VOLUME_BLOCKS_MAX) {
+    throw new UserError("usage", "a volume has between 256K and 16T", "give another --size");
+  }
+  if (Buffer.byteLength(label) > LABEL_BYTES_MAX) {
+    throw new UserError("usage", `the label is longer than ${LABEL_BYTES_MAX} bytes`);
+  }
+  const [mount] = await daemonStatuses(path);
+  if (mount !== undefined) {
+    const hint = `unmount it first: tidemark umount ${mount.mountPoint}`;
+    throw new UserError("in-use", `${path} is mounted on ${mount.mountPoint}`, hint);
+  }
+  if (!force) refuseContents(path);
+  checkLock(path);
+  const device = createFileDevice(path, blockCount);
+  try {
+    lockVolume(device);
+    if (device.blockCount < blockCount) {
+      const has = device.blockCount * BLOCK_BYTES;
+      throw new UserError("usage", `${path} has ${has} bytes, less than the size asked for`, "give a smaller --size");
+    }
+    const clock = systemClock();
+    createVolume({ device, clock, random: systemRandom, label, blockCount });
+    const { uuid } = openVolume({ device, clock, random: systemRandom, writable: false }).status();
+    return { path, uuid, label, sizeBytes: blockCount * BLOCK_BYTES, blockCount };
+  } finally {
+    device.close();
+  }
+}
+
+/** Before the file is cut to its new size: nobody may be writing it. */
+function checkLock(path: string): void {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return;
+  const device = openFileDevice(path, { writable: true });
+  try {
+    lockVolume(device);
+  } finally {
+    device.close();
+  }
+}
+
+/** Refuses a file that has anything but zeros where filesystems have their marks. */
+function refuseContents(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false }) === undefined) return;
+  const descriptor = openSync(path, "r");
+  try {
+    if (fstatSync(descriptor).isDirectory()) throw new UserError("usage", `${path} is a directory`);
+    const start = new Uint8Array(PROBE_BYTES);
+    const length = readSync(descriptor, start, 0, PROBE_BYTES, 0);
+    if (start.subarray(0, length).every((byte) => byte === 0)) return;
+    const isVolume = sameBytes(start.subarray(0, VOLUME_MAGIC.length), VOLUME_MAGIC);
+    const what = isVolume ? "is a volume already" : "is not empty: it may hold another filesystem or file";
+    throw new UserError("failed", `${path} ${what}`, "to overwrite it: tidemark format --force");
+  } finally {
+    closeSync(descriptor);
+  }
+}

@@ -1,0 +1,20 @@
+/** The daemon's log: one line an event, with its time. The last line is also in the status. */
+import { appendFileSync } from "node:fs";
+
+export interface DaemonLog {
+  (message: string): void;
+}
+
+/** `target`: a file to append to, or the standard error output, or nothing. */
+export function daemonLog(target: string | "stderr" | undefined): DaemonLog {
+  if (target === undefined) return () => {};
+  return (message) => {
+    const line = `${new Date().toISOString()} tidemark: ${message.replaceAll("\n", " ")}\n`;
+    try {
+      if (target === "stderr") process.stderr.write(line);
+      else appendFileSync(target, line);
+    } catch {
+      // A log that cannot be written must not stop the filesystem.
+    }
+  };
+}

@@ -1,0 +1,302 @@
+/**
+ * The daemon of one mount: one process, two threads.
+ *
+ *    commands                              applications
+ *       | control socket                        | FUSE
+ *   +---v-------------+   messages, knock   +---v----------------------------+
+ *   | main thread     |-------------------->| server thread                  |
+ *   |  lock, timers,  |                     |  FUSE loop, filesystem, volume |
+ *   |  flush, fsinfo, |<--------------------|  all of it synchronous         |
+ *   |  held replies   |   frozen CPs, held  +--------------------------------+
+ *   +-----------------+   replies, results
+ *
+ * The life of a consistency point: the server thread writes its blocks and posts it here, frozen; this thread flushes
+ * the block file, writes fsinfo to both places, lets go of the replies that waited for it, and tells the server thread,
+ * which may from then on use the blocks that it freed. If any of this fails, the volume has failed: what waits is
+ * answered with EIO, the last durable state stays on disk, nothing is written any more, and reads go on.
+ *
+ * This thread must never touch the mount synchronously: only it can give what the server thread may be waiting for.
+ *
+ * The end, whoever asks for it, is an unmount: the server thread then finds its mount gone, takes a last consistency
+ * point and closes the volume; the lock goes, and last the answer to who asked. A daemon that is killed leaves the last
+ * durable state, and a mount point that answers ENOTCONN until it is unmounted.
+ */
+import { closeSync, fstatSync } from "node:fs";
+import { statfs } from "node:fs/promises";
+import { errnoOf, UserError } from "../core/errors.ts";
+import type { CpCount } from "../core/numbers.ts";
+import { type FileDevice, openFileDevice } from "../device/file-device.ts";
+import { lockVolume } from "../device/volume-lock.ts";
+import type { ControlRequest } from "../format/control-message.ts";
+import { replyHeader } from "../fuse/kernel/abi.ts";
+import { sendReply } from "../fuse/kernel/loop.ts";
+import { mount, unmount } from "../fuse/mount.ts";
+import type { FrozenCp } from "../volume/volume.ts";
+import { openCommitter } from "./commit.ts";
+import type { MountConfig } from "./config.ts";
+import { socketPath } from "./control-paths.ts";
+import { type ControlServer, listenForControl } from "./control-socket.ts";
+import type { DaemonStatus } from "./daemon-status.ts";
+import { watchForCps } from "./follow-watch.ts";
+import { mountHolders } from "./holders.ts";
+import { knocker } from "./knock.ts";
+import { type DaemonLog, daemonLog } from "./log.ts";
+import { syncMount } from "./mount-sync.ts";
+import { type ServerEvent, type ServerLink, startServer } from "./server-link.ts";
+import { isVolumeRequest, syncsFirst, type VolumeSummary } from "./volume-verbs.ts";
+import { type WaitingRoom, waitingRoom } from "./waiting-room.ts";
+
+/** How long the status waits for the server thread. */
+const STATUS_MS_MAX = 5000;
+
+/** A running daemon, seen from the process that it is. */
+export interface Daemon {
+  /** Resolves when the volume is unmounted and closed; rejects when it ended in a failure. */
+  readonly ended: Promise<void>;
+  /** Unmounts. UserError "in-use" when the mount is busy, unless it is forced. */
+  unmount(how: { readonly force: boolean }): Promise<void>;
+}
+
+/** What the handlers of this file share. It changes only here. */
+interface State {
+  readonly config: MountConfig;
+  readonly startedAt: string;
+  readonly log: DaemonLog;
+  phase: "serving" | "failed" | "ending";
+  lastError: string | undefined;
+  cpsCommitted: number;
+  cpLastMs: number | undefined;
+  cpLastCause: string | undefined;
+}
+
+/**
+ * Opens the volume, mounts it, serves it. Resolves when requests are being answered. UserError when that cannot be:
+ * everything is then as it was before.
+ */
+export async function startDaemon(config: MountConfig): Promise<Daemon> {
+  const state: State = {
+    config,
+    startedAt: new Date().toISOString(),
+    log: daemonLog(config.logFile),
+    phase: "serving",
+    lastError: undefined,
+    cpsCommitted: 0,
+    cpLastMs: undefined,
+    cpLastCause: undefined,
+  };
+  const writes = config.mode.kind === "write";
+  const device = openFileDevice(config.volume, { writable: writes });
+  try {
+    if (writes) lockVolume(device);
+    return await serveVolume(state, device);
+  } catch (error) {
+    device.close();
+    throw error;
+  }
+}
+
+async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
+  const { config, log } = state;
+  const { dev, ino } = fstatSync(device.descriptor);
+  const { volume: blockFile, mode, dirtyBytesMax, cacheBytesMax, mountPoint } = config;
+  const committer = mode.kind === "write" ? await openCommitter(blockFile) : undefined;
+  let descriptor = -1;
+  let waiting: WaitingRoom = waitingRoom(0);
+
+  const link = startServer(
+    { blockFile, identity: { dev, ino }, mode, dirtyBytesMax, cacheBytesMax },
+    (event) => void receive(event),
+  );
+
+  async function receive(event: ServerEvent): Promise<void> {
+    switch (event.kind) {
+      case "frozen":
+        await commit(event.cp);
+        return;
+      case "held":
+        hold(event.durableAt, event.reply);
+        return;
+      case "failed":
+        fail(event.message);
+        return;
+      case "log":
+        report(state, event.message);
+    }
+  }
+
+  /** Makes it durable, and only then says so: to the kernel, to the server thread. */
+  async function commit(cp: FrozenCp): Promise<void> {
+    const startMs = performance.now();
+    try {
+      await committer?.commit(cp);
+    } catch (error) {
+      const message = `cannot write ${blockFile}: ${error instanceof Error ? error.message : String(error)}`;
+      fail(message);
+      link.post({ kind: "failed", message });
+      return;
+    }
+    state.cpsCommitted += 1;
+    state.cpLastMs = performance.now() - startMs;
+    state.cpLastCause = cp.cause;
+    waiting.committed(cp.cpCount);
+    link.post({ kind: "committed", cpCount: cp.cpCount });
+  }
+
+  function hold(durableAt: CpCount, reply: Uint8Array): void {
+    waiting.hold(durableAt, {
+      release: () => sendReply(descriptor, reply),
+      fail: () => sendReply(descriptor, errorReply(reply)),
+    });
+  }
+
+  function fail(message: string): void {
+    if (state.phase === "serving") state.phase = "failed";
+    report(state, message);
+    waiting.failed(message);
+  }
+
+  let control: ControlServer | undefined;
+  let stopWatching = (): Promise<void> => Promise.resolve();
+  try {
+    const opened = await link.opened;
+    waiting = waitingRoom(opened.cpCount);
+    const mounted = await mount({
+      source: blockFile,
+      directory: mountPoint,
+      readOnly: mode.kind !== "write",
+      options: config.kernelOptions,
+    });
+    descriptor = mounted.descriptor;
+    link.post({ kind: "serve", descriptor });
+    await statfs(mountPoint); // the first request is answered: it serves
+    link.useKnocker(knocker(mountPoint, link.wake));
+    const path = socketPath({ dev, ino }, mode.kind === "write" ? undefined : process.pid);
+    control = await listenForControl(path, (request) => answer(request));
+    if (mode.kind === "follow") stopWatching = await follow(link, blockFile, opened);
+  } catch (error) {
+    control?.close();
+    if (descriptor >= 0) await unmount(mountPoint, { lazy: true }).catch(() => {});
+    else link.post({ kind: "stop" });
+    await link.ended.catch(() => {});
+    if (descriptor >= 0) closeSync(descriptor);
+    await committer?.close();
+    throw error;
+  }
+  log(`${blockFile} is mounted on ${mountPoint}`);
+
+  const timer = setInterval(() => {
+    if (state.phase === "serving") link.post({ kind: "take-cp", cause: "timer" });
+  }, config.cpIntervalMs);
+  if (mode.kind !== "write") clearInterval(timer);
+
+  const ended = finish();
+  ended.catch(() => {}); // who waits for it hears of it
+
+  /** Waits for the end of the mount, and takes down everything else. */
+  async function finish(): Promise<void> {
+    try {
+      await link.ended;
+    } catch (error) {
+      report(state, error instanceof Error ? error.message : String(error));
+      throw error;
+    } finally {
+      state.phase = "ending";
+      clearInterval(timer);
+      control?.close();
+      await stopWatching();
+      await committer?.close();
+      closeSync(descriptor);
+      device.close(); // and with it the lock
+      log(`${blockFile} is unmounted from ${mountPoint}`);
+    }
+  }
+
+  async function end({ force }: { readonly force: boolean }): Promise<void> {
+    try {
+      await unmount(mountPoint);
+    } catch (error) {
+      if (!(error instanceof UserError) || error.failure !== "in-use") throw error;
+      if (!force) throw await busyError(mountPoint, error);
+      if (mode.kind === "write") await syncMount(mountPoint).catch(() => {});
+      await unmount(mountPoint, { lazy: true, force: true });
+    }
+    await ended;
+  }
+
+  async function answer(request: ControlRequest): Promise<unknown> {
+    if (isVolumeRequest(request)) {
+      if (mode.kind === "write" && syncsFirst(request.verb)) await syncMount(mountPoint);
+      return await link.perform(request);
+    }
+    switch (request.verb) {
+      case "status":
+        return await status(state, link, waiting);
+      case "umount":
+        await end(request.arguments);
+        return { volume: blockFile, mountPoint };
+    }
+  }
+
+  return { ended, unmount: end };
+}
+
+/** Tells the server thread of each newer consistency point. Returns what ends it. */
+async function follow(link: ServerLink, blockFile: string, opened: VolumeSummary): Promise<() => Promise<void>> {
+  const watching = await watchForCps(blockFile, opened.cpCount, () => link.post({ kind: "follow" }));
+  link.post({ kind: "follow" }); // what was committed between the opening and the watching
+  return () => watching.close();
+}
+
+async function status(state: State, link: ServerLink, waiting: WaitingRoom): Promise<DaemonStatus> {
+  const { config } = state;
+  return {
+    volume: config.volume,
+    mountPoint: config.mountPoint,
+    mode: config.mode.kind,
+    snapshot: config.mode.kind === "snapshot" ? config.mode.name : undefined,
+    pid: process.pid,
+    startedAt: state.startedAt,
+    transport: "kernel",
+    state: state.phase,
+    lastError: state.lastError,
+    cpIntervalMs: config.cpIntervalMs,
+    cpsCommitted: state.cpsCommitted,
+    cpLastMs: state.cpLastMs,
+    cpLastCause: state.cpLastCause,
+    heldReplies: waiting.count,
+    details: await detailsInTime(link),
+  };
+}
+
+async function detailsInTime(link: ServerLink): Promise<VolumeSummary | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), STATUS_MS_MAX);
+  });
+  try {
+    return await Promise.race([link.perform({ verb: "volume-status", arguments: {} }), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function busyError(mountPoint: string, cause: UserError): Promise<UserError> {
+  const holders = await mountHolders(mountPoint);
+  const who = holders.length === 0 ? "" : `, by ${holders.join(", ")}`;
+  const hint = "end what uses it, or cut it off with: tidemark umount --force DIR";
+  return new UserError("in-use", `${mountPoint} is in use${who}`, hint, { cause });
+}
+
+/** EIO in place of the reply that was held. */
+function errorReply(reply: Uint8Array): Uint8Array {
+  const header = reply.slice(0, replyHeader.size);
+  const view = new DataView(header.buffer);
+  replyHeader.set.lengthBytes(view, 0, header.length);
+  replyHeader.set.error(view, 0, -errnoOf("EIO") >>> 0);
+  return header;
+}
+
+function report(state: State, message: string): void {
+  state.lastError = message;
+  state.log(message);
+}

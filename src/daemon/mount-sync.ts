@@ -1,0 +1,48 @@
+/**
+ * Brings what applications have written out of the kernel's write-back cache into the filesystem.
+ *
+ * `sync -f` in a child writes the dirty pages of the mount out as requests. Kernels that do not wait for these
+ * (fuse is exempt from data integrity in sync(2) where it would let a server block the host) have queued them all by
+ * the time it returns, and feed them to the server in that order. So requests of our own are then sent behind them: a
+ * request is answered when all that were handed to the server before it are done.
+ */
+import { execFile } from "node:child_process";
+import { readFile, statfs } from "node:fs/promises";
+import { promisify } from "node:util";
+import { UserError } from "../core/errors.ts";
+import { mountTable } from "../fuse/mount.ts";
+
+const execute = promisify(execFile);
+
+/** Write-back requests that the kernel hands over between two of our own, at least. */
+const BACKGROUND_MIN = 64;
+/** Rounds when the length of the kernel's queue is unknown. */
+const ROUNDS_UNKNOWN = 16;
+const ROUNDS_MAX = 4096;
+
+/** Resolves when everything written to the mount before the call has reached the filesystem. */
+export async function syncMount(mountPoint: string): Promise<void> {
+  try {
+    await execute("sync", ["-f", mountPoint]);
+  } catch (cause) {
+    const { stderr = "" } = cause as { readonly stderr?: string };
+    throw new UserError("failed", `cannot flush the kernel's cache of ${mountPoint}: ${stderr.trim()}`, "", { cause });
+  }
+  const waiting = await queueLength(mountPoint);
+  const rounds = waiting === undefined ? ROUNDS_UNKNOWN : Math.min(ROUNDS_MAX, Math.ceil(waiting / BACKGROUND_MIN) + 1);
+  for (let round = 0; round < rounds; round += 1) await statfs(mountPoint);
+}
+
+/** Requests that wait in the kernel or are being handled; undefined where fusectl is not mounted. */
+async function queueLength(mountPoint: string): Promise<number | undefined> {
+  const device = mountTable().findLast((row) => row.directory === mountPoint)?.device ?? "";
+  const [, minor = ""] = device.split(":");
+  if (minor === "") return undefined;
+  try {
+    const text = await readFile(`/sys/fs/fuse/connections/${minor}/waiting`, "utf8");
+    const waiting = Number.parseInt(text, 10);
+    return Number.isNaN(waiting) ? undefined : waiting;
+  } catch {
+    return undefined;
+  }
+}

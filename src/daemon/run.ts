@@ -1,0 +1,35 @@
+/** A daemon from its start to its end: in the background and in the foreground alike. */
+import { UserError } from "../core/errors.ts";
+import type { MountConfig } from "./config.ts";
+import { daemonLog } from "./log.ts";
+import { startDaemon } from "./main-thread.ts";
+
+/**
+ * Serves until the volume is unmounted. SIGTERM and SIGINT unmount; a second one does so also when the mount is
+ * busy, cutting off whoever uses it. Throws UserError when it cannot start, and when the volume failed.
+ */
+export async function runDaemon(config: MountConfig, onReady: () => void): Promise<void> {
+  const daemon = await startDaemon(config);
+  const log = daemonLog(config.logFile);
+  let signals = 0;
+  const stop = async (signal: NodeJS.Signals): Promise<void> => {
+    signals += 1;
+    log(`${signal}: unmounting${signals > 1 ? " by force" : ""}`);
+    try {
+      await daemon.unmount({ force: signals > 1 });
+    } catch (error) {
+      log(error instanceof UserError ? `${error.message}; ${error.hint}` : String(error));
+    }
+  };
+  const onSignal = (signal: NodeJS.Signals): void => void stop(signal);
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+  process.on("SIGHUP", () => {}); // the terminal is gone, the mount stays
+  onReady();
+  try {
+    await daemon.ended;
+  } finally {
+    process.off("SIGTERM", onSignal);
+    process.off("SIGINT", onSignal);
+  }
+}

@@ -1,0 +1,130 @@
+/**
+ * The main thread's end of the line to the server thread: starts it, posts messages and knocks, matches answers to
+ * requests. It knows nothing of what they mean.
+ */
+import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
+import { UserError } from "../core/errors.ts";
+import type { Knocker } from "./knock.ts";
+import { userError } from "./plain-error.ts";
+import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
+import type { VerbResults, VolumeRequest, VolumeSummary, VolumeVerb } from "./volume-verbs.ts";
+
+export interface ServerLink {
+  readonly wake: SharedArrayBuffer;
+  /** Resolves when the volume is open; rejects with what is wrong with it. */
+  readonly opened: Promise<VolumeSummary>;
+  /** Resolves when the thread has closed the volume; rejects when it ended in an error or a bug. */
+  readonly ended: Promise<void>;
+  /** What rouses the thread from its read once there is a mount. */
+  useKnocker(knocker: Knocker): void;
+  post(message: ToServer): void;
+  perform<V extends VolumeVerb>(request: Extract<VolumeRequest, { verb: V }>): Promise<VerbResults[V]>;
+}
+
+interface Pending {
+  resolve(value: unknown): void;
+  reject(error: unknown): void;
+}
+
+export type ServerOptions = Omit<ServerStart, "wake" | "port">;
+/** Messages that are not answers. */
+export type ServerEvent = Extract<FromServer, { readonly kind: "frozen" | "held" | "failed" | "log" }>;
+
+export function startServer(options: ServerOptions, onEvent: (event: ServerEvent) => void): ServerLink {
+  const wake = new SharedArrayBuffer(4);
+  const word = new Int32Array(wake);
+  const { port1: near, port2: far } = new MessageChannel();
+  const start: ServerStart = { ...options, wake, port: far };
+  const worker = new Worker(new URL("./server-thread.js", import.meta.url), {
+    workerData: start,
+    transferList: [far],
+  });
+  const pending = new Map<number, Pending>();
+  const opened = deferred<VolumeSummary>();
+  const ended = deferred<void>();
+  let requestCount = 0;
+  let knocker: Knocker | undefined;
+
+  function end(error: unknown): void {
+    const gone = error ?? new UserError("unreachable", "the volume was unmounted meanwhile");
+    opened.reject(gone);
+    for (const { reject } of pending.values()) reject(gone);
+    pending.clear();
+    if (error === undefined) ended.resolve();
+    else ended.reject(error);
+    near.close();
+  }
+
+  near.on("message", (message: FromServer) => {
+    switch (message.kind) {
+      case "opened":
+        opened.resolve(message.status);
+        return;
+      case "result":
+        pending.get(message.id)?.resolve(message.value);
+        pending.delete(message.id);
+        return;
+      case "refused":
+        pending.get(message.id)?.reject(userError(message.error));
+        pending.delete(message.id);
+        return;
+      case "ended":
+        end(message.error === undefined ? undefined : userError(message.error));
+        return;
+      case "frozen":
+      case "held":
+      case "failed":
+      case "log":
+        onEvent(message);
+    }
+  });
+  worker.on("error", (error) => end(error));
+  worker.on("exit", () => end(new UserError("failed", "the server thread ended unexpectedly")));
+
+  const post = (message: ToServer): void => postTo(near, message, word, knocker);
+  return {
+    wake,
+    opened: opened.promise,
+    ended: ended.promise,
+    useKnocker(given): void {
+      knocker = given;
+    },
+    post,
+    async perform(request) {
+      requestCount += 1;
+      const id = requestCount;
+      const answer = deferred<unknown>();
+      pending.set(id, answer);
+      post({ kind: "verb", id, request });
+      return (await answer.promise) as never;
+    },
+  };
+}
+
+/** First the message, then the word, then the knock: see thread-messages.ts. */
+function postTo(port: MessagePort, message: ToServer, word: Int32Array, knocker: Knocker | undefined): void {
+  port.postMessage(message);
+  if (knocker !== undefined) {
+    knocker.knock();
+    return;
+  }
+  Atomics.store(word, 0, 1);
+  Atomics.notify(word, 0);
+}
+
+interface Deferred<T> extends Pending {
+  readonly promise: Promise<T>;
+  resolve(value: T): void;
+}
+
+/** A promise that is settled from outside, once. A rejection that nobody waits for yet is no crash. */
+function deferred<T>(): Deferred<T> {
+  let resolve: (value: T) => void = () => {};
+  let reject: (error: unknown) => void = () => {};
+  const promise = new Promise<T>((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  promise.catch(() => {});
+  return { promise, resolve, reject };
+}
