@@ -67,8 +67,13 @@ export async function mount({ source, directory, readOnly = false, options = [] 
       readOnly ? "ro" : "rw",
       ...options,
     ];
-    const { status, errors } = await run("mount", ["-i", "-t", MOUNT_TYPE, "-o", list.join(","), "--", source, target], descriptor);
-    if (status !== 0) throw new UserError("failed", `cannot mount on ${target}: ${errors || `mount exited with ${status}`}`);
+    const { status, errors } = await run(
+      "mount",
+      ["-i", "-t", MOUNT_TYPE, "-o", list.join(","), "--", source, target],
+      descriptor,
+    );
+    if (status !== 0)
+      throw new UserError("failed", `cannot mount on ${target}: ${errors || `mount exited with ${status}`}`);
     setReadahead(target);
     return { descriptor, directory: target };
   } catch (error) {
@@ -90,11 +95,21 @@ export async function unmount(directory: string, { lazy = false, force = false }
   if (mountOf(target) === undefined) {
     throw new UserError("failed", `cannot unmount ${target}: nothing of Tidemark is mounted there`);
   }
-  const { status, errors } = await run("umount", ["-i", ...(lazy ? ["-l"] : []), ...(force ? ["-f"] : []), "--", target]);
+  const { status, errors } = await run("umount", [
+    "-i",
+    ...(lazy ? ["-l"] : []),
+    ...(force ? ["-f"] : []),
+    "--",
+    target,
+  ]);
   if (status === 0) return;
   const isBusy = /busy/.test(errors);
   const hint = isBusy ? `find who uses it with: fuser -vm ${target}; or unmount with --lazy` : "";
-  throw new UserError(isBusy ? "in-use" : "failed", `cannot unmount ${target}: ${errors || `umount exited with ${status}`}`, hint);
+  throw new UserError(
+    isBusy ? "in-use" : "failed",
+    `cannot unmount ${target}: ${errors || `umount exited with ${status}`}`,
+    hint,
+  );
 }
 
 export interface MountTableRow {
@@ -135,18 +150,34 @@ function checkMountPoint(target: string): void {
     throw new UserError("in-use", `cannot mount on ${target}: a volume is mounted there already`, "unmount it first");
   }
   try {
-    if (!statSync(target).isDirectory()) throw new UserError("failed", `cannot mount on ${target}: it is not a directory`);
+    if (!statSync(target).isDirectory()) throw notDirectory(target);
   } catch (cause) {
     switch ((cause as NodeJS.ErrnoException).code) {
       case "ENOENT":
-        throw new UserError("failed", `cannot mount on ${target}: there is no such directory`, `make it: mkdir -p ${target}`, { cause });
+        throw new UserError(
+          "failed",
+          `cannot mount on ${target}: there is no such directory`,
+          `make it: mkdir -p ${target}`,
+          { cause },
+        );
+      case "ENOTDIR":
+        throw notDirectory(target, { cause });
       case "ENOTCONN":
-        throw new UserError("in-use", `cannot mount on ${target}: a mount whose server is gone is there`, `remove it: umount ${target}`, { cause });
+        throw new UserError(
+          "in-use",
+          `cannot mount on ${target}: a mount whose server is gone is there`,
+          `remove it: umount ${target}`,
+          { cause },
+        );
       case undefined:
       default:
         throw cause;
     }
   }
+}
+
+function notDirectory(target: string, options?: ErrorOptions): UserError {
+  return new UserError("failed", `cannot mount on ${target}: it is not a directory`, "", options);
 }
 
 function openFuse(): number {

@@ -7,7 +7,7 @@
  * write without a copy.
  */
 import { FsError } from "../../core/errors.ts";
-import type { FileSystem, NodeId } from "../../fs/file-system.ts";
+import type { FileSystem, Handle, NodeId } from "../../fs/file-system.ts";
 import {
   initFlag,
   initReply,
@@ -58,6 +58,7 @@ export interface ConnectionOptions {
   readonly fileSystem: FileSystem;
   /** No write-back cache: the kernel never has data that the server has not. */
   readonly readOnly?: boolean;
+  readonly canFlush?: boolean;
   readonly log: Log;
 }
 
@@ -87,9 +88,26 @@ export interface Connection {
   bug: unknown;
 
   readonly directory: DirectoryPacker;
+
+  /** With the write-back cache: the files that the kernel may hold dirty pages of, by handle and by node. */
+  readonly writers: Writers;
+  /** Whether the server can have dirty pages written back, and whether it has for the request in hand. */
+  readonly canFlush: boolean;
+  isFlushed: boolean;
+  /** The request in hand is to be asked again when the pages of its node, from `flushFrom` on, are written back. */
+  wantsFlush: boolean;
+  flushFrom: number;
 }
 
-export function makeConnection({ fileSystem, readOnly = false, log }: ConnectionOptions): Connection {
+/** Which nodes are open for writing. Only the write-back cache has use for it. */
+export interface Writers {
+  add(handle: Handle, node: NodeId): void;
+  remove(handle: Handle): void;
+  has(node: NodeId): boolean;
+}
+
+export function makeConnection(options: ConnectionOptions): Connection {
+  const { fileSystem, readOnly = false, canFlush = false, log } = options;
   const requestStart = PAGE_BYTES - requestHeader.size - writeRequest.size;
   const requestBytesMax = PAGE_BYTES - requestStart + PAYLOAD_BYTES_MAX + PAGE_BYTES;
   const replyStart = 3 * PAGE_BYTES + PAYLOAD_BYTES_MAX - replyHeader.size;
@@ -114,6 +132,11 @@ export function makeConnection({ fileSystem, readOnly = false, log }: Connection
     at: 0,
     durableAt: 0,
     bug: undefined,
+    writers: makeWriters(),
+    canFlush,
+    isFlushed: false,
+    wantsFlush: false,
+    flushFrom: 0,
   };
 }
 
@@ -136,8 +159,7 @@ export function negotiate(connection: Connection, at: number, into: number): num
 
   connection.initialized = !isNewerMajor;
   connection.writebackCache = (flags & initFlag.WRITEBACK_CACHE) !== 0;
-  connection.setxattrRequestBytes =
-    (flags & initFlag.SETXATTR_EXT) === 0 ? SETXATTR_SHORT_BYTES : setxattrRequest.size;
+  connection.setxattrRequestBytes = (flags & initFlag.SETXATTR_EXT) === 0 ? SETXATTR_SHORT_BYTES : setxattrRequest.size;
   initReply.encode(replyView, into, {
     major: KERNEL_MAJOR,
     minor: isNewerMajor ? KERNEL_MINOR_MAX : Math.min(offered.minor, KERNEL_MINOR_MAX),
@@ -154,6 +176,26 @@ export function negotiate(connection: Connection, at: number, into: number): num
     unused: new Uint8Array(24),
   });
   return initReply.size;
+}
+
+function makeWriters(): Writers {
+  const nodes = new Map<Handle, NodeId>();
+  const counts = new Map<NodeId, number>();
+  return {
+    add(handle, node): void {
+      nodes.set(handle, node);
+      counts.set(node, (counts.get(node) ?? 0) + 1);
+    },
+    remove(handle): void {
+      const node = nodes.get(handle);
+      if (node === undefined) return;
+      nodes.delete(handle);
+      const count = (counts.get(node) ?? 1) - 1;
+      if (count === 0) counts.delete(node);
+      else counts.set(node, count);
+    },
+    has: (node) => counts.has(node),
+  };
 }
 
 /** V8 places the memory of WebAssembly on a page boundary, and no other that JavaScript can have. */

@@ -10,7 +10,7 @@
  * So every request is answered, once, before the next one is read, or is held for its consistency point.
  */
 import { CorruptionError, errnoOf, FsError } from "../../core/errors.ts";
-import type { Entry, FileSystem, Opened } from "../../fs/file-system.ts";
+import type { Entry, FileSystem, NodeId, Opened } from "../../fs/file-system.ts";
 import * as abi from "./abi.ts";
 import { opcode, replyHeader, requestHeader } from "./abi.ts";
 import { type Connection, negotiate, PAYLOAD_BYTES_MAX } from "./connection.ts";
@@ -34,6 +34,7 @@ const EOPNOTSUPP = errnoOf("EOPNOTSUPP");
 const S_IFMT = 0o170000;
 const S_IFDIR = 0o040000;
 const O_ACCMODE = 3;
+const O_RDONLY = 0;
 const O_WRONLY = 1;
 const O_RDWR = 2;
 const O_EXCL = 0o200;
@@ -117,12 +118,14 @@ const rows: readonly (Row | undefined)[] = table([
 
 /**
  * Answers the request that lies in the connection's buffer, `lengthBytes` long, in its reply buffer, and returns the
- * length of the reply; 0: none is due. The reply is to wait for `connection.durableAt`. Never throws: after a bug
+ * length of the reply; 0: none is due now. The reply is to wait for `connection.durableAt`. With `connection.wantsFlush`
+ * the request is to be given again once the kernel's dirty pages are written back. Never throws: after a bug
  * `connection.bug` holds what was thrown, and the server sends the reply and stops.
  */
 export function dispatch(connection: Connection, lengthBytes: number): number {
   const { requestView: view, replyView, log } = connection;
   connection.durableAt = 0;
+  connection.wantsFlush = false;
   if (lengthBytes < requestHeader.size) {
     log(`a request of ${lengthBytes} bytes cannot be answered`);
     return 0;
@@ -254,7 +257,9 @@ function open(connection: Connection, fs: FileSystem, view: DataView): number {
   const killPriv = (abi.openRequest.get.openFlags(view, ARGUMENTS) & abi.OPEN_KILL_SUIDGID) !== 0;
   const { node } = connection;
   if (killPriv && (flags & O_TRUNC) !== 0) fs.setAttributes(node, { killPriv }, callerOf(connection));
-  return putOpened(connection.replyView, BODY, fs.open(node, handleFlags(connection, flags)), "pages");
+  const opened = fs.open(node, handleFlags(connection, flags));
+  noteWriter(connection, opened, node, flags);
+  return putOpened(connection.replyView, BODY, opened, "pages");
 }
 
 function create(connection: Connection, fs: FileSystem, view: DataView): number {
@@ -264,6 +269,7 @@ function create(connection: Connection, fs: FileSystem, view: DataView): number 
   const name = takeName(connection);
   try {
     const made = fs.create(node, name, mode, handleFlags(connection, flags), callerOf(connection));
+    noteWriter(connection, made, made.nodeId, flags);
     return entryAndHandle(connection, made);
   } catch (error) {
     const exists = error instanceof FsError && error.code === "EEXIST";
@@ -276,6 +282,7 @@ function create(connection: Connection, fs: FileSystem, view: DataView): number 
 function openExisting(connection: Connection, fs: FileSystem, found: Entry, flags: number): number {
   try {
     const opened = fs.open(found.nodeId, handleFlags(connection, flags));
+    noteWriter(connection, opened, found.nodeId, flags);
     return entryAndHandle(connection, { ...found, ...opened });
   } catch (error) {
     fs.forget(found.nodeId, 1);
@@ -284,9 +291,15 @@ function openExisting(connection: Connection, fs: FileSystem, found: Entry, flag
 }
 
 function createUnnamed(connection: Connection, fs: FileSystem, view: DataView): number {
-  const flags = handleFlags(connection, abi.createRequest.get.flags(view, ARGUMENTS));
+  const flags = abi.createRequest.get.flags(view, ARGUMENTS);
   const mode = abi.createRequest.get.mode(view, ARGUMENTS);
-  return entryAndHandle(connection, fs.createUnnamed(connection.node, mode, flags, callerOf(connection)));
+  const made = fs.createUnnamed(connection.node, mode, handleFlags(connection, flags), callerOf(connection));
+  noteWriter(connection, made, made.nodeId, flags);
+  return entryAndHandle(connection, made);
+}
+
+function noteWriter({ writebackCache, writers }: Connection, { handle }: Opened, node: NodeId, flags: number): void {
+  if (writebackCache && (flags & O_ACCMODE) !== O_RDONLY) writers.add(handle, node);
 }
 
 /**
@@ -321,8 +334,10 @@ function write(connection: Connection, fs: FileSystem, view: DataView): number {
   return abi.writeReply.size;
 }
 
-function release(_: Connection, fs: FileSystem, view: DataView): number {
-  return done(fs.release(abi.releaseRequest.get.handle(view, ARGUMENTS)));
+function release({ writers }: Connection, fs: FileSystem, view: DataView): number {
+  const handle = abi.releaseRequest.get.handle(view, ARGUMENTS);
+  writers.remove(handle);
+  return done(fs.release(handle));
 }
 
 function fsync(connection: Connection, fs: FileSystem, view: DataView): number {
@@ -343,12 +358,24 @@ function allocate(_: Connection, fs: FileSystem, view: DataView): number {
   return done(fs.allocate(get.handle(view, ARGUMENTS), get.mode(view, ARGUMENTS), offset, length));
 }
 
-function seek({ replyView }: Connection, fs: FileSystem, view: DataView): number {
+/**
+ * The kernel asks for data and holes without passing on what it has in its write-back cache, so for a file that is open
+ * for writing the true answer is not known here, and a wrong one makes `cp` lose data. The pages are written back
+ * first; a server that cannot have that done says EINVAL, "no such whence", and programs read the holes as zeros.
+ */
+function seek(connection: Connection, fs: FileSystem, view: DataView): number {
   const { get } = abi.lseekRequest;
+  const { node, replyView } = connection;
   const whence = get.whence(view, ARGUMENTS);
   if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return -EINVAL;
   const offset = get.offset(view, ARGUMENTS);
   if (offset > Number.MAX_SAFE_INTEGER) return -ENXIO;
+  if (connection.writers.has(node) && !connection.isFlushed) {
+    if (!connection.canFlush) return -EINVAL;
+    connection.wantsFlush = true;
+    connection.flushFrom = offset;
+    return NO_REPLY;
+  }
   abi.lseekReply.set.offset(replyView, BODY, fs.seek(get.handle(view, ARGUMENTS), offset, whence));
   return abi.lseekReply.size;
 }

@@ -10,7 +10,7 @@
  */
 import { readSync, writeSync } from "node:fs";
 import { type CpCount, cpCount } from "../../core/numbers.ts";
-import type { FileSystem } from "../../fs/file-system.ts";
+import type { FileSystem, NodeId } from "../../fs/file-system.ts";
 import { type Connection, type Log, makeConnection } from "./connection.ts";
 import { dispatch } from "./dispatch.ts";
 
@@ -22,29 +22,36 @@ export interface ServeOptions {
   readonly readOnly?: boolean;
   /** In shared memory. Word 0 is looked at after each request; the loop calls onWake while it is not 0. */
   readonly wake: Int32Array;
-  /** To clear word 0 before it looks for messages, so that none is missed. */
-  onWake(): "continue" | "stop";
+  /** To clear word 0 before it looks for messages, so that none is missed. May have a request asked `again`. */
+  onWake(again: (request: Uint8Array) => void): "continue" | "stop";
   /** Called after each request has been answered; it may block the loop to hold applications back. */
   afterRequest?(): void;
   /** Takes a finished reply, a copy, that is to be sent once consistency point `cp` is durable. */
   hold(cp: CpCount, reply: Uint8Array): void;
+  /**
+   * Takes a request, a copy, whose answer depends on pages that the kernel has not written back. Another thread has
+   * the pages of the node from `offset` on invalidated (notify.ts), and then wakes the loop to ask `again`. Without
+   * it, SEEK_DATA and SEEK_HOLE are refused for files that are open for writing.
+   */
+  flush?(node: NodeId, offset: number, request: Uint8Array): void;
   readonly log: Log;
 }
 
 /** Serves until the mount is gone or onWake says stop, and says which. Throws what is a bug, after an EIO to who asked. */
 export function serve(options: ServeOptions): "unmounted" | "stopped" {
-  const { descriptor, wake } = options;
-  const connection = makeConnection(options);
+  const { descriptor, wake, flush } = options;
+  const connection = makeConnection({ ...options, canFlush: flush !== undefined });
+  const again = (request: Uint8Array): void => {
+    connection.request.set(request);
+    connection.isFlushed = true;
+    handle(connection, request.length, options);
+    connection.isFlushed = false;
+  };
   for (;;) {
     const lengthBytes = receive(connection, descriptor);
     if (lengthBytes === UNMOUNTED) return "unmounted";
-    if (lengthBytes !== NOTHING) {
-      const replyBytes = dispatch(connection, lengthBytes);
-      if (replyBytes > 0) answer(connection, replyBytes, options);
-      if (connection.bug !== undefined) throw connection.bug;
-      options.afterRequest?.();
-    }
-    if (Atomics.load(wake, 0) !== 0 && options.onWake() === "stop") return "stopped";
+    if (lengthBytes !== NOTHING) handle(connection, lengthBytes, options);
+    if (Atomics.load(wake, 0) !== 0 && options.onWake(again) === "stop") return "stopped";
   }
 }
 
@@ -73,6 +80,16 @@ function receive({ request }: Connection, descriptor: number): number {
         throw error;
     }
   }
+}
+
+function handle(connection: Connection, lengthBytes: number, options: ServeOptions): void {
+  const replyBytes = dispatch(connection, lengthBytes);
+  if (replyBytes > 0) answer(connection, replyBytes, options);
+  else if (connection.wantsFlush) {
+    const request = new Uint8Array(connection.request.subarray(0, lengthBytes));
+    options.flush?.(connection.node, connection.flushFrom, request);
+  }
+  if (connection.bug !== undefined) throw connection.bug;
 }
 
 function answer(connection: Connection, replyBytes: number, { descriptor, hold }: ServeOptions): void {

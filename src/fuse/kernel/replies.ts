@@ -1,13 +1,6 @@
 /** What goes back to the kernel: records written into the reply buffer, at an offset that the caller knows. */
 import type { Time } from "../../core/clock.ts";
-import type {
-  Attributes,
-  AttributesReply,
-  EmitEntry,
-  Entry,
-  FileSystemStatus,
-  Opened,
-} from "../../fs/file-system.ts";
+import type { Attributes, AttributesReply, EmitEntry, Entry, FileSystemStatus, Opened } from "../../fs/file-system.ts";
 import {
   attributes as attributesRecord,
   attributesReply,
