@@ -21,7 +21,7 @@ export interface MemoryMount {
   /** The next held reply. */
   held(): Promise<Uint8Array>;
   /** Wakes the server; 2: to stop. */
-  knock(word: 1 | 2): Promise<void>;
+  readonly knock: (word: 1 | 2) => Promise<void>;
   /** How serving ended. */
   readonly ended: Promise<string>;
   /** Unmounts and waits until the server has ended. */
@@ -57,7 +57,7 @@ export async function mountMemory(t: TestContext, how: MemoryMountOptions = {}):
   });
   async function flush(node: NodeId, offset: number, request: Uint8Array): Promise<void> {
     await invalidateInode(descriptor, node, { offset, lengthBytes: 0 });
-    worker.postMessage(request);
+    worker.postMessage(request, []);
     await knock(1);
   }
   async function knock(word: 1 | 2): Promise<void> {

@@ -40,7 +40,7 @@ export type ServerMessage =
   | { readonly kind: "log"; readonly text: string }
   | { readonly kind: "ended"; readonly why: string };
 
-const post = (message: ServerMessage): void => parentPort?.postMessage(message);
+const post = (message: ServerMessage): void => parentPort?.postMessage(message, []);
 
 const clock: Clock = {
   now() {
@@ -85,8 +85,7 @@ function watched(fs: MemoryFileSystem, { shared, writeDelayMs, bugIn }: ServerDa
 
 if (parentPort !== null) {
   const port = parentPort;
-  const next = (): { readonly message: Uint8Array } | undefined =>
-    receiveMessageOnPort(port) as { readonly message: Uint8Array } | undefined;
+  const next = (): { readonly message: Uint8Array } | undefined => receiveMessageOnPort(port);
   const data = workerData as ServerData;
   const { shared } = data;
   const fs = memoryFileSystem({ clock, durableAt: () => (data.holdsFsync ? cpCount(1) : 0) });

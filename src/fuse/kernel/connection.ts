@@ -85,7 +85,7 @@ export interface Connection {
   /** The consistency point that the reply must wait for; 0: none. */
   durableAt: number;
   /** What a handler threw that is no answer: the server stops. */
-  bug: unknown;
+  bug: Error | undefined;
 
   readonly directory: DirectoryPacker;
 

@@ -53,7 +53,8 @@ const HOW_WRITTEN = [
 const PLAIN = { plus: false } as const;
 const PLUS = { plus: true } as const;
 
-type Handler = (connection: Connection, fs: FileSystem, view: DataView) => number;
+/** Nothing returned is success without a body. */
+type Handler = (connection: Connection, fs: FileSystem, view: DataView) => number | void;
 
 interface Row {
   readonly name: string;
@@ -82,8 +83,8 @@ const rows: readonly (Row | undefined)[] = table([
   [opcode.MKDIR, "MKDIR", abi.mkdirRequest.size, makeDirectory],
   [opcode.SYMLINK, "SYMLINK", 0, (c, fs) => entry(c, fs.symlink(c.node, takeName(c), takeString(c), callerOf(c)))],
   [opcode.LINK, "LINK", abi.linkRequest.size, link],
-  [opcode.UNLINK, "UNLINK", 0, (c, fs) => done(fs.unlink(c.node, takeName(c)))],
-  [opcode.RMDIR, "RMDIR", 0, (c, fs) => done(fs.removeDirectory(c.node, takeName(c)))],
+  [opcode.UNLINK, "UNLINK", 0, (c, fs) => fs.unlink(c.node, takeName(c))],
+  [opcode.RMDIR, "RMDIR", 0, (c, fs) => fs.removeDirectory(c.node, takeName(c))],
   [opcode.RENAME, "RENAME", abi.renameRequest.size, rename],
   [opcode.RENAME2, "RENAME2", abi.rename2Request.size, rename2],
 
@@ -152,7 +153,7 @@ function run(connection: Connection, row: Row, lengthBytes: number): number {
   connection.requestBytes = lengthBytes;
   connection.at = argumentsEnd;
   try {
-    return row.handler(connection, fileSystem, view);
+    return row.handler(connection, fileSystem, view) ?? 0;
   } catch (error) {
     connection.durableAt = 0;
     if (error instanceof FsError) return refuse(error.errno);
@@ -161,7 +162,7 @@ function run(connection: Connection, row: Row, lengthBytes: number): number {
       return refuse(EIO);
     }
     connection.log(`${row.name} of node ${connection.node}: a bug, the server stops: ${String(error)}`);
-    connection.bug = error;
+    connection.bug = error instanceof Error ? error : new Error(String(error));
     return refuse(EIO);
   }
 }
@@ -170,11 +171,6 @@ function table(list: readonly (readonly [code: number, name: string, argumentByt
   const made: Row[] = [];
   for (const [code, name, argumentBytes, handler] of list) made[code] = { name, argumentBytes, handler };
   return Array.from(made); // no holes
-}
-
-/** For an operation that answers with success alone. */
-function done(_: void): number {
-  return 0;
 }
 
 function entry(connection: Connection, found: Entry): number {
@@ -241,15 +237,15 @@ function link(connection: Connection, fs: FileSystem, view: DataView): number {
   return entry(connection, fs.link(node, connection.node, takeName(connection)));
 }
 
-function rename(connection: Connection, fs: FileSystem, view: DataView): number {
+function rename(connection: Connection, fs: FileSystem, view: DataView): void {
   const intoParent = checkedNode(abi.renameRequest.get.intoParent(view, ARGUMENTS));
-  return done(fs.rename(connection.node, takeName(connection), intoParent, takeName(connection), 0));
+  fs.rename(connection.node, takeName(connection), intoParent, takeName(connection), 0);
 }
 
-function rename2(connection: Connection, fs: FileSystem, view: DataView): number {
+function rename2(connection: Connection, fs: FileSystem, view: DataView): void {
   const intoParent = checkedNode(abi.rename2Request.get.intoParent(view, ARGUMENTS));
   const flags = abi.rename2Request.get.flags(view, ARGUMENTS);
-  return done(fs.rename(connection.node, takeName(connection), intoParent, takeName(connection), flags));
+  fs.rename(connection.node, takeName(connection), intoParent, takeName(connection), flags);
 }
 
 function open(connection: Connection, fs: FileSystem, view: DataView): number {
@@ -334,10 +330,10 @@ function write(connection: Connection, fs: FileSystem, view: DataView): number {
   return abi.writeReply.size;
 }
 
-function release({ writers }: Connection, fs: FileSystem, view: DataView): number {
+function release({ writers }: Connection, fs: FileSystem, view: DataView): void {
   const handle = abi.releaseRequest.get.handle(view, ARGUMENTS);
   writers.remove(handle);
-  return done(fs.release(handle));
+  fs.release(handle);
 }
 
 function fsync(connection: Connection, fs: FileSystem, view: DataView): number {
@@ -350,12 +346,12 @@ function syncAll(connection: Connection, fs: FileSystem): number {
   return 0;
 }
 
-function allocate(_: Connection, fs: FileSystem, view: DataView): number {
+function allocate(_: Connection, fs: FileSystem, view: DataView): void {
   const { get } = abi.fallocateRequest;
   const offset = checkedOffset(get.offset(view, ARGUMENTS));
   const length = checkedOffset(get.lengthBytes(view, ARGUMENTS));
   checkedOffset(offset + length);
-  return done(fs.allocate(get.handle(view, ARGUMENTS), get.mode(view, ARGUMENTS), offset, length));
+  fs.allocate(get.handle(view, ARGUMENTS), get.mode(view, ARGUMENTS), offset, length);
 }
 
 /**
@@ -398,8 +394,8 @@ function readDirectoryPlus({ directory }: Connection, fs: FileSystem, view: Data
   return directory.bytes();
 }
 
-function releaseDirectory(_: Connection, fs: FileSystem, view: DataView): number {
-  return done(fs.releaseDirectory(abi.releaseRequest.get.handle(view, ARGUMENTS)));
+function releaseDirectory(_: Connection, fs: FileSystem, view: DataView): void {
+  fs.releaseDirectory(abi.releaseRequest.get.handle(view, ARGUMENTS));
 }
 
 /**
@@ -437,10 +433,13 @@ function setXattr(connection: Connection, fs: FileSystem, view: DataView): numbe
   connection.at = ARGUMENTS + connection.setxattrRequestBytes;
   const name = takeName(connection);
   if (isRefusedXattr(name)) return -EOPNOTSUPP;
-  return done(fs.setXattr(connection.node, name, takeBytes(connection, sizeBytes), flags));
+  fs.setXattr(connection.node, name, takeBytes(connection, sizeBytes), flags);
+  return 0;
 }
 
 function removeXattr(connection: Connection, fs: FileSystem): number {
   const name = takeName(connection);
-  return isRefusedXattr(name) ? -EOPNOTSUPP : done(fs.removeXattr(connection.node, name));
+  if (isRefusedXattr(name)) return -EOPNOTSUPP;
+  fs.removeXattr(connection.node, name);
+  return 0;
 }

@@ -23,17 +23,17 @@ export interface ServeOptions {
   /** In shared memory. Word 0 is looked at after each request; the loop calls onWake while it is not 0. */
   readonly wake: Int32Array;
   /** To clear word 0 before it looks for messages, so that none is missed. May have a request asked `again`. */
-  onWake(again: (request: Uint8Array) => void): "continue" | "stop";
+  readonly onWake: (again: (request: Uint8Array) => void) => "continue" | "stop";
   /** Called after each request has been answered; it may block the loop to hold applications back. */
   afterRequest?(): void;
   /** Takes a finished reply, a copy, that is to be sent once consistency point `cp` is durable. */
-  hold(cp: CpCount, reply: Uint8Array): void;
+  readonly hold: (cp: CpCount, reply: Uint8Array) => void;
   /**
    * Takes a request, a copy, whose answer depends on pages that the kernel has not written back. Another thread has
    * the pages of the node from `offset` on invalidated (notify.ts), and then wakes the loop to ask `again`. Without
    * it, SEEK_DATA and SEEK_HOLE are refused for files that are open for writing.
    */
-  flush?(node: NodeId, offset: number, request: Uint8Array): void;
+  readonly flush?: (node: NodeId, offset: number, request: Uint8Array) => void;
   readonly log: Log;
 }
 
@@ -63,22 +63,20 @@ export function sendReply(descriptor: number, reply: Uint8Array): void {
 const UNMOUNTED = -1;
 const NOTHING = 0;
 
+/** The mount is gone, or was cut off through /sys/fs/fuse/connections. */
+const GONE = new Set(["ENODEV", "ECONNABORTED"]);
+/** A signal came; there is nothing yet; the request was taken back before it was read. */
+const PASSING = new Set(["EINTR", "EAGAIN", "ENOENT"]);
+
 /** Length of the next request; NOTHING: look again; UNMOUNTED: there will be none. */
 function receive({ request }: Connection, descriptor: number): number {
   try {
     return readSync(descriptor, request, 0, request.length, null);
   } catch (error) {
-    switch ((error as NodeJS.ErrnoException).code) {
-      case "EINTR":
-      case "EAGAIN":
-      case "ENOENT": // it was taken back before it was read
-        return NOTHING;
-      case "ENODEV": // unmounted
-      case "ECONNABORTED": // cut off through /sys/fs/fuse/connections
-        return UNMOUNTED;
-      default:
-        throw error;
-    }
+    const code = (error as NodeJS.ErrnoException).code ?? "";
+    if (GONE.has(code)) return UNMOUNTED;
+    if (PASSING.has(code)) return NOTHING;
+    throw error;
   }
 }
 
@@ -98,15 +96,15 @@ function answer(connection: Connection, replyBytes: number, { descriptor, hold }
   else hold(cpCount(durableAt), new Uint8Array(reply.subarray(0, replyBytes)));
 }
 
-/** Who asked may be gone (ENOENT), or the mount (ENODEV): the next read tells. */
+/** Who asked may be gone (ENOENT), or the mount, as the next read tells. */
 function send(descriptor: number, reply: Uint8Array, lengthBytes: number): void {
   for (;;) {
     try {
       writeSync(descriptor, reply, 0, lengthBytes);
       return;
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === "ENOENT" || code === "ENODEV" || code === "ECONNABORTED") return;
+      const code = (error as NodeJS.ErrnoException).code ?? "";
+      if (code === "ENOENT" || GONE.has(code)) return;
       if (code !== "EINTR") throw error;
     }
   }

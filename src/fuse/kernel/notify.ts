@@ -25,7 +25,7 @@ export async function invalidateInode(
 ): Promise<boolean> {
   const message = notification(NOTIFY_INVALIDATE_INODE, notifyInodeBody.size);
   notifyInodeBody.encode(viewOf(message), replyHeader.size, { node, offset, lengthBytes });
-  return await notify(descriptor, message);
+  return notify(descriptor, message);
 }
 
 /** Drops a name from the kernel's cache, also its absence. Resolves to false when the kernel does not know it. */
@@ -33,7 +33,7 @@ export async function invalidateEntry(descriptor: number, parent: NodeId, name: 
   const message = notification(NOTIFY_INVALIDATE_ENTRY, notifyEntryBody.size + name.length + 1);
   notifyEntryBody.encode(viewOf(message), replyHeader.size, { parent, nameBytes: name.length, flags: 0 });
   message.write(name, replyHeader.size + notifyEntryBody.size, "latin1");
-  return await notify(descriptor, message);
+  return notify(descriptor, message);
 }
 
 function notification(code: number, bodyBytes: number): Buffer {
@@ -48,7 +48,7 @@ function viewOf(message: Buffer): DataView {
 }
 
 async function notify(descriptor: number, message: Buffer): Promise<boolean> {
-  return await new Promise((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     write(descriptor, message, 0, message.length, null, (error) => {
       if (error === null) resolve(true);
       else if (error.code === "ENOENT" || error.code === "ENODEV" || error.code === "ENOTDIR") resolve(false);
