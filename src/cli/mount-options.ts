@@ -1,5 +1,6 @@
 /** The `-o` options of mount: ours, and those that the kernel takes. */
 import { UserError } from "../core/errors.ts";
+import type { AccessTimes } from "../fs/context.ts";
 import { CACHE_BYTES_MAX, CP_INTERVAL_MS, DIRTY_BYTES_MAX } from "../daemon/config.ts";
 import { parseInterval, parseSize } from "./options.ts";
 
@@ -9,6 +10,7 @@ export interface MountSettings {
   readonly cpIntervalMs: number;
   readonly dirtyBytesMax: number;
   readonly cacheBytesMax: number;
+  readonly accessTimes: AccessTimes;
   readonly kernelOptions: readonly string[];
 }
 
@@ -39,6 +41,7 @@ export function parseMountOptions(lists: readonly string[]): MountSettings {
     cpIntervalMs: CP_INTERVAL_MS,
     dirtyBytesMax: DIRTY_BYTES_MAX,
     cacheBytesMax: CACHE_BYTES_MAX,
+    accessTimes: "relatime" as AccessTimes,
     kernelOptions: [] as string[],
   };
   for (const option of lists.flatMap((list) => list.split(",")).filter((one) => one !== "")) {
@@ -47,6 +50,7 @@ export function parseMountOptions(lists: readonly string[]): MountSettings {
     const value = equals < 0 ? undefined : option.slice(equals + 1);
     if (value === undefined) {
       if (name === "ro") settings.readOnly = true;
+      else if (isAccessTimes(name)) settings.accessTimes = name;
       else if (kernelOptions.has(name)) settings.kernelOptions.push(name);
       else if (!ignored.has(name)) throw unknown(option);
       continue;
@@ -58,6 +62,10 @@ export function parseMountOptions(lists: readonly string[]): MountSettings {
     else throw unknown(option);
   }
   return settings;
+}
+
+function isAccessTimes(name: string): name is AccessTimes {
+  return name === "noatime" || name === "relatime" || name === "strictatime";
 }
 
 function unknown(option: string): UserError {

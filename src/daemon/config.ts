@@ -1,4 +1,5 @@
 /** What a mount is asked to be. It crosses a process border as JSON: plain data only. */
+import type { AccessTimes } from "../fs/context.ts";
 
 export interface MountConfig {
   /** Absolute path of the block file. */
@@ -11,6 +12,8 @@ export interface MountConfig {
   readonly dirtyBytesMax: number;
   /** Bound of the cache of clean blocks. */
   readonly cacheBytesMax: number;
+  /** When reading sets access times: the mount options of the same names. */
+  readonly accessTimes: AccessTimes;
   /** Options for the kernel: nodev, noexec, ... */
   readonly kernelOptions: readonly string[];
   /** Where the daemon writes its log; undefined: to stderr when in the foreground, else nowhere. */

@@ -1,6 +1,10 @@
 /**
- * A filesystem that can be shut. When the disk has failed, nothing that is written could ever be kept: changes are
- * then refused with EIO, so that applications hear of it, while everything can still be read.
+ * The filesystem as applications get it, between the loop and the volume. Two things are done here for every change:
+ *
+ * - A full volume is given a chance. What was deleted lately is free only after its consistency point; so when
+ *   there is no space, one is taken, if it frees anything, and the operation tried again before ENOSPC is reported.
+ * - It can be shut. When the disk has failed, nothing that is written could ever be kept: changes are then refused
+ *   with EIO, so that applications hear of it, while everything can still be read.
  */
 import { FsError } from "../core/errors.ts";
 import type { FileSystem } from "../fs/file-system.ts";
@@ -9,6 +13,11 @@ export interface Gate {
   /** To be asked anew for each operation: shutting replaces its functions. */
   readonly fileSystem: FileSystem;
   shut(why: string): void;
+}
+
+export interface GateOptions {
+  /** Frees what a consistency point can free; false: it would be nothing. */
+  makeSpace(): boolean;
 }
 
 const changing = [
@@ -30,16 +39,36 @@ const changing = [
   "removeXattr",
 ] as const satisfies readonly (keyof FileSystem)[];
 
-/** Costs nothing until it is shut: the functions of the filesystem are called directly. */
-export function gate(fileSystem: FileSystem): Gate {
+/** Consistency points that one operation may wait for: what the second one frees was in use by the first. */
+const ATTEMPTS_MAX = 3;
+
+type Operation = (...given: readonly unknown[]) => unknown;
+
+export function gate(fileSystem: FileSystem, { makeSpace }: GateOptions): Gate {
   const open: { -readonly [K in keyof FileSystem]: FileSystem[K] } = { ...fileSystem };
+  const replace = (name: (typeof changing)[number], operation: Operation): void => {
+    (open as unknown as Record<string, Operation>)[name] = operation;
+  };
+  for (const name of changing) {
+    const operation = fileSystem[name] as Operation;
+    replace(name, (...given) => {
+      for (let attempt = 1; ; attempt += 1) {
+        try {
+          return operation(...given);
+        } catch (error) {
+          const isFull = error instanceof FsError && error.code === "ENOSPC";
+          if (!isFull || attempt === ATTEMPTS_MAX || !makeSpace()) throw error;
+        }
+      }
+    });
+  }
   return {
     fileSystem: open,
     shut(why): void {
       const refuse = (): never => {
         throw new FsError("EIO", `the volume has failed: ${why}`);
       };
-      for (const name of changing) open[name] = refuse;
+      for (const name of changing) replace(name, refuse);
     },
   };
 }

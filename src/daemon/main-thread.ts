@@ -28,7 +28,9 @@ import type { CpCount } from "../core/numbers.ts";
 import { type FileDevice, openFileDevice } from "../device/file-device.ts";
 import { lockVolume } from "../device/volume-lock.ts";
 import type { ControlRequest } from "../format/control-message.ts";
+import { type Name, ROOT_NODE } from "../fs/file-system.ts";
 import { replyHeader } from "../fuse/kernel/abi.ts";
+import { invalidateEntry, invalidateInode } from "../fuse/kernel/notify.ts";
 import { sendReply } from "../fuse/kernel/loop.ts";
 import { mount, unmount } from "../fuse/mount.ts";
 import type { FrozenCp } from "../volume/volume.ts";
@@ -102,9 +104,10 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   const committer = mode.kind === "write" ? await openCommitter(blockFile) : undefined;
   let descriptor = -1;
   let waiting: WaitingRoom = waitingRoom(0);
+  const stale: Promise<void>[] = []; // notifications to the kernel that an answer must wait for
 
   const link = startServer(
-    { blockFile, identity: { dev, ino }, mode, dirtyBytesMax, cacheBytesMax },
+    { blockFile, identity: { dev, ino }, mode, accessTimes: config.accessTimes, dirtyBytesMax, cacheBytesMax },
     (event) => void receive(event),
   );
 
@@ -121,6 +124,16 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
         return;
       case "log":
         report(state, event.message);
+        return;
+      case "flush":
+        await invalidateInode(descriptor, event.node, { offset: event.offset, lengthBytes: 0 });
+        link.post({ kind: "again", request: event.request });
+        return;
+      case "reclaimable":
+        link.post({ kind: "reclaim" });
+        return;
+      case "stale":
+        stale.push(forgetRoot(descriptor, event.names));
     }
   }
 
@@ -226,7 +239,9 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   async function answer(request: ControlRequest): Promise<unknown> {
     if (isVolumeRequest(request)) {
       if (mode.kind === "write" && syncsFirst(request.verb)) await syncMount(mountPoint);
-      return await link.perform(request);
+      const value = await link.perform(request);
+      await Promise.all(stale.splice(0));
+      return value;
     }
     switch (request.verb) {
       case "status":
@@ -245,6 +260,12 @@ async function follow(link: ServerLink, blockFile: string, opened: VolumeSummary
   const watching = await watchForCps(blockFile, opened.cpCount, () => link.post({ kind: "follow" }));
   link.post({ kind: "follow" }); // what was committed between the opening and the watching
   return () => watching.close();
+}
+
+/** The filesystem was set back: nothing that the kernel knows of the root holds any more. */
+async function forgetRoot(descriptor: number, names: readonly Name[]): Promise<void> {
+  await invalidateInode(descriptor, ROOT_NODE, { offset: 0, lengthBytes: 0 });
+  for (const name of names) await invalidateEntry(descriptor, ROOT_NODE, name);
 }
 
 async function status(state: State, link: ServerLink, waiting: WaitingRoom): Promise<DaemonStatus> {

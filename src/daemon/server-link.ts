@@ -28,7 +28,10 @@ interface Pending {
 
 export type ServerOptions = Omit<ServerStart, "wake" | "port">;
 /** Messages that are not answers. */
-export type ServerEvent = Extract<FromServer, { readonly kind: "frozen" | "held" | "failed" | "log" }>;
+export type ServerEvent = Extract<
+  FromServer,
+  { readonly kind: "frozen" | "held" | "failed" | "log" | "flush" | "reclaimable" | "stale" }
+>;
 
 export function startServer(options: ServerOptions, onEvent: (event: ServerEvent) => void): ServerLink {
   const wake = new SharedArrayBuffer(4);
@@ -75,6 +78,9 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
       case "held":
       case "failed":
       case "log":
+      case "flush":
+      case "reclaimable":
+      case "stale":
         onEvent(message);
     }
   });

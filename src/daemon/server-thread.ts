@@ -4,38 +4,49 @@
  * Everything here is synchronous. The thread has no event loop while it serves: it reads a request, handles it, and
  * looks at the wake word before the next; then it empties its queue of messages. It never waits for the disk to
  * flush. It freezes consistency points and the main thread makes them durable; what must be durable before its reply
- * goes out is handed over to the main thread with the reply. The one thing it waits for is memory: when twice
- * the dirty limit is reached while a consistency point is in flight, applications wait until that one is committed.
+ * goes out is handed over to the main thread with the reply.
+ *
+ * It waits for the main thread in two cases only, both in the middle of a request: for memory, when changes of metadata
+ * have reached twice the dirty limit while a consistency point is in flight; and for space, when a full volume can hope
+ * for what was deleted lately. Then it handles the progress of consistency points and nothing else: commands, which may
+ * replace the very state that the request is about, wait until it is answered.
  *
  * The end: the kernel says that the mount is gone, a last consistency point is taken, the volume is closed.
  */
 import { fstatSync } from "node:fs";
-import { type MessagePort, receiveMessageOnPort, workerData } from "node:worker_threads";
-import { UserError } from "../core/errors.ts";
+import { workerData } from "node:worker_threads";
 import type { Clock } from "../core/clock.ts";
+import { UserError } from "../core/errors.ts";
 import { assertNever, type CpCount } from "../core/numbers.ts";
 import { openFileDevice } from "../device/file-device.ts";
-import { openFileSystem } from "../fs/active.ts";
-import type { FileSystem } from "../fs/file-system.ts";
+import { type OpenFileSystem, openFileSystem } from "../fs/active.ts";
+import { type Name, ROOT_NODE } from "../fs/file-system.ts";
 import { serve } from "../fuse/kernel/loop.ts";
 import { openVolume } from "../volume/open.ts";
 import type { Volume } from "../volume/volume.ts";
 import { type CpTurns, cpTurns } from "./cp-turns.ts";
 import { type Gate, gate } from "./gate.ts";
+import { type Inbox, openInbox } from "./inbox.ts";
 import { plainError } from "./plain-error.ts";
 import { systemClock, systemRandom } from "./system.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
 import { causeOf, performVerb, type VolumeRequest } from "./volume-verbs.ts";
 
-/** What a thread holds while it lives. */
+/** What the thread holds while it lives. */
 interface Server {
   readonly volume: Volume;
+  readonly fileSystem: OpenFileSystem;
   readonly turns: CpTurns;
   readonly gate: Gate;
   readonly inbox: Inbox;
   readonly dirtyBytesMax: number;
+  /** The main thread was told that there is something to reclaim, and has not answered yet. */
+  isReclaiming: boolean;
   send(message: FromServer): void;
 }
+
+/** Asks the loop to handle a request that it has handed out. */
+type Again = (request: Uint8Array) => void;
 
 run(workerData as ServerStart);
 
@@ -43,11 +54,8 @@ function run(start: ServerStart): void {
   const { port } = start;
   const send = (message: FromServer): void => port.postMessage(message);
   try {
-    const clock = systemClock();
-    const volume = open(start, clock);
-    const fileSystem = openFileSystem({ volume, clock });
-    const server = assemble(start, volume, fileSystem, send);
-    send({ kind: "opened", status: performVerb(volume, "volume-status", {}) });
+    const server = open(start, send);
+    send({ kind: "opened", status: performVerb(server.volume, "volume-status", {})() });
     serveMount(server);
     finish(server);
     send({ kind: "ended", error: undefined });
@@ -57,23 +65,23 @@ function run(start: ServerStart): void {
   port.close();
 }
 
-function open({ blockFile, identity, mode, cacheBytesMax, dirtyBytesMax }: ServerStart, clock: Clock): Volume {
-  const writable = mode.kind === "write";
-  const device = openFileDevice(blockFile, { writable });
-  const { dev, ino } = fstatSync(device.descriptor);
-  if (dev !== identity.dev || ino !== identity.ino) {
-    throw new UserError("failed", `${blockFile} was replaced by another file while it was opened`, "try again");
+function open(start: ServerStart, send: (message: FromServer) => void): Server {
+  const { mode, accessTimes, dirtyBytesMax, port, wake } = start;
+  const clock = systemClock();
+  const volume = openChecked(start, clock);
+  const snapshot = mode.kind === "snapshot" ? volume.findSnapshot(mode.name) : undefined;
+  if (mode.kind === "snapshot" && snapshot === undefined) {
+    throw new UserError("failed", `there is no snapshot ${mode.name}`, "see: tidemark snapshot list VOLUME");
   }
-  return openVolume({ device, clock, random: systemRandom, writable, cacheBytesMax, dirtyBytesMax });
-}
-
-function assemble(
-  start: ServerStart,
-  volume: Volume,
-  fileSystem: FileSystem,
-  send: (message: FromServer) => void,
-): Server {
-  const gated = gate(fileSystem);
+  const fileSystem = openFileSystem({
+    volume,
+    clock,
+    readOnly: mode.kind !== "write",
+    following: mode.kind === "follow",
+    snapshot,
+    accessTimes,
+  });
+  const gated = gate(fileSystem, { makeSpace: () => makeSpace(server) });
   const turns = cpTurns(volume, {
     send: (cp) => send({ kind: "frozen", cp }),
     onFailure: (message) => {
@@ -81,42 +89,50 @@ function assemble(
       send({ kind: "failed", message });
     },
   });
-  return {
-    volume,
-    turns,
-    gate: gated,
-    inbox: inbox(start.port, start.wake),
-    dirtyBytesMax: start.dirtyBytesMax,
-    send,
-  };
+  const inbox = openInbox(port, wake);
+  const server: Server = { volume, fileSystem, turns, gate: gated, inbox, dirtyBytesMax, isReclaiming: false, send };
+  return server;
+}
+
+/** Opens the volume of the very file that the main thread has locked. */
+function openChecked({ blockFile, identity, mode, cacheBytesMax }: ServerStart, clock: Clock): Volume {
+  const writable = mode.kind === "write";
+  const device = openFileDevice(blockFile, { writable });
+  const { dev, ino } = fstatSync(device.descriptor);
+  if (dev !== identity.dev || ino !== identity.ino) {
+    throw new UserError("failed", `${blockFile} was replaced by another file while it was opened`, "try again");
+  }
+  return openVolume({ device, clock, random: systemRandom, writable, cacheBytesMax });
 }
 
 /** Waits for the mount, and serves it until it is gone. */
 function serveMount(server: Server): void {
-  const { inbox: messages } = server;
+  const { inbox, send } = server;
   for (;;) {
-    for (let message = messages.take(); message !== undefined; message = messages.take()) {
-      if (message.kind === "stop") return;
-      if (message.kind !== "serve") {
-        receive(server, message);
-        continue;
-      }
-      serve({
-        descriptor: message.descriptor,
-        fileSystem: server.gate.fileSystem,
-        readOnly: !server.volume.writable,
-        wake: messages.word,
-        onWake: () => {
-          receiveAll(server);
-          return "continue";
-        },
-        afterRequest: () => balance(server),
-        hold: (durableAt, reply) => hold(server, durableAt, reply),
-        log: (text) => server.send({ kind: "log", message: text }),
-      });
-      return;
+    const message = inbox.wait();
+    if (message.kind === "stop") return;
+    if (message.kind !== "serve") {
+      receive(server, message, () => {});
+      continue;
     }
-    messages.wait();
+    serve({
+      descriptor: message.descriptor,
+      fileSystem: server.gate.fileSystem,
+      readOnly: !server.volume.writable,
+      wake: inbox.word,
+      onWake: (again) => {
+        receiveAll(server, again);
+        return "continue";
+      },
+      afterRequest: () => {
+        balance(server);
+        offerReclaiming(server);
+      },
+      hold: (durableAt, reply) => hold(server, durableAt, reply),
+      flush: (node, offset, request) => send({ kind: "flush", node, offset, request }),
+      log: (text) => send({ kind: "log", message: text }),
+    });
+    return;
   }
 }
 
@@ -128,42 +144,61 @@ function hold(server: Server, durableAt: CpCount, reply: Uint8Array): void {
   if (server.volume.openCp <= durableAt) server.turns.want("fsync");
 }
 
-/** Keeps the changes in memory within their bound. */
+/**
+ * Keeps the changes in memory within their bound. While a consistency point is in flight, data goes to its final
+ * blocks ahead of the next one; what is left are changes of metadata, and those wait.
+ */
 function balance(server: Server): void {
   const { volume, turns, dirtyBytesMax } = server;
-  if (volume.dirtyBytes < dirtyBytesMax) return;
+  if (volume.dirtyBytes < dirtyBytesMax || turns.state.phase === "failed") return;
   turns.want("dirty");
-  while (volume.dirtyBytes >= 2 * dirtyBytesMax && turns.state.phase === "flushing") {
-    server.inbox.wait();
-    receiveAll(server);
-  }
+  if (volume.dirtyBytes < dirtyBytesMax) return;
+  volume.relieve();
+  while (volume.dirtyBytes >= 2 * dirtyBytesMax && turns.state.phase === "flushing") waitForMain(server);
+}
+
+/** Blocks freed since the last consistency point can be used after the next. False: that would be nothing. */
+function makeSpace(server: Server): boolean {
+  const { volume, turns, fileSystem } = server;
+  if (turns.state.phase === "failed") return false;
+  if (fileSystem.doomedCount > 0) reclaim(server);
+  if (volume.frozenBlocks === 0) return false;
+  settle(server);
+  turns.want("space");
+  settle(server);
+  return turns.state.phase === "idle";
+}
+
+/** Waits until no consistency point is in flight or wanted. */
+function settle(server: Server): void {
+  while (server.turns.state.phase === "flushing") waitForMain(server);
+}
+
+/** In the middle of a request: what concerns consistency points is handled, everything else is put off. */
+function waitForMain(server: Server): void {
+  const message = server.inbox.wait();
+  if (message.kind === "committed" || message.kind === "failed") receive(server, message, () => {});
+  else server.inbox.putOff(message);
 }
 
 /** A last consistency point, and the end. */
 function finish(server: Server): void {
   const { volume, turns } = server;
-  const settle = (): void => {
-    while (turns.state.phase === "flushing") {
-      server.inbox.wait();
-      receiveAll(server);
-    }
-  };
-  receiveAll(server);
-  settle();
+  receiveAll(server, () => {});
+  settle(server);
   if (volume.writable && volume.dirty) turns.want("unmount");
-  settle();
+  settle(server);
   volume.close();
   if (turns.state.phase === "failed") throw new UserError("failed", turns.state.message);
 }
 
-function receiveAll(server: Server): void {
-  server.inbox.clear();
-  for (let message = server.inbox.take(); message !== undefined; message = server.inbox.take()) {
-    receive(server, message);
-  }
+function receiveAll(server: Server, again: Again): void {
+  const { inbox } = server;
+  inbox.clear();
+  for (let message = inbox.take(); message !== undefined; message = inbox.take()) receive(server, message, again);
 }
 
-function receive(server: Server, message: ToServer): void {
+function receive(server: Server, message: ToServer, again: Again): void {
   const { volume, turns } = server;
   switch (message.kind) {
     case "verb":
@@ -181,6 +216,15 @@ function receive(server: Server, message: ToServer): void {
     case "follow":
       volume.follow();
       return;
+    case "reclaim":
+      server.isReclaiming = false;
+      reclaim(server);
+      balance(server);
+      offerReclaiming(server);
+      return;
+    case "again":
+      again(message.request);
+      return;
     case "serve":
     case "stop":
       return; // only before the mount, where they are taken out
@@ -189,59 +233,71 @@ function receive(server: Server, message: ToServer): void {
   }
 }
 
+/** Large files that were deleted are freed when the main thread finds the time, so that requests come between. */
+function offerReclaiming(server: Server): void {
+  if (server.fileSystem.doomedCount === 0 || server.isReclaiming || server.turns.state.phase === "failed") return;
+  server.isReclaiming = true;
+  server.send({ kind: "reclaimable" });
+}
+
+function reclaim({ fileSystem, send }: Server): void {
+  try {
+    fileSystem.reclaimSlice();
+  } catch (error) {
+    send({ kind: "log", message: `cannot free a deleted file: ${plainError(error).message}` });
+  }
+}
+
 function performRequest(server: Server, id: number, request: VolumeRequest): void {
   const { volume, turns, send } = server;
   const refuse = (error: unknown): void => send({ kind: "refused", id, error: plainError(error) });
-  const perform = (): unknown => performVerb(volume, request.verb, request.arguments as never);
-  const cause = volume.writable ? causeOf(request.verb) : undefined;
-  try {
-    if (cause === undefined) {
-      send({ kind: "result", id, value: perform() });
-      return;
+  const perform = (): (() => unknown) => performVerb(volume, request.verb, request.arguments as never);
+  const answer = (value: unknown): void => send({ kind: "result", id, value });
+  const cause = causeOf(request.verb);
+  if (cause === undefined || !volume.writable) {
+    try {
+      answer(perform()());
+    } catch (error) {
+      refuse(error);
     }
-    if (request.verb === "sync" && !volume.dirty && turns.state.phase === "idle") {
-      send({ kind: "result", id, value: { cpCount: volume.committed.cpCount } });
-      return;
-    }
-  } catch (error) {
-    refuse(error);
     return;
   }
-  let value: unknown;
+  if (request.verb === "sync" && !volume.dirty && turns.state.phase === "idle") {
+    answer({ cpCount: volume.committed.cpCount });
+    return;
+  }
+  let result: () => unknown;
   turns.change({
     cause,
     apply: () => {
       try {
-        value = perform();
+        result = request.verb === "snapshot-restore" ? restore(server, perform) : perform();
         return true;
       } catch (error) {
         refuse(error);
         return false;
       }
     },
-    committed: () => send({ kind: "result", id, value }),
+    committed: () => answer(result()),
     failed: (text) => refuse(new UserError("failed", `the volume has failed: ${text}`)),
   });
 }
 
-/** The thread's queue of messages, and the word that says that some wait. */
-interface Inbox {
-  readonly word: Int32Array;
-  take(): ToServer | undefined;
-  clear(): void;
-  /** Blocks the thread until the word is set, and clears it. */
-  wait(): void;
+/** Setting the filesystem back makes the kernel's caches of the root wrong: of the names before and after. */
+function restore(server: Server, perform: () => () => unknown): () => unknown {
+  const before = rootNames(server);
+  const result = perform();
+  server.send({ kind: "stale", names: [...new Set([...before, ...rootNames(server)])] });
+  return result;
 }
 
-function inbox(port: MessagePort, wake: SharedArrayBuffer): Inbox {
-  const word = new Int32Array(wake);
-  return {
-    word,
-    take: () => receiveMessageOnPort(port)?.message as ToServer | undefined,
-    clear: () => void Atomics.store(word, 0, 0),
-    wait(): void {
-      while (Atomics.load(word, 0) === 0) Atomics.wait(word, 0, 0);
-      Atomics.store(word, 0, 0);
-    },
-  };
+function rootNames({ fileSystem }: Server): readonly Name[] {
+  const names: Name[] = [];
+  const { handle } = fileSystem.openDirectory(ROOT_NODE);
+  fileSystem.readDirectory(handle, 0, { plus: false }, (name) => {
+    if (name !== "." && name !== "..") names.push(name);
+    return true;
+  });
+  fileSystem.releaseDirectory(handle);
+  return names;
 }

@@ -8,6 +8,8 @@
 import type { MessagePort } from "node:worker_threads";
 import type { CpCount } from "../core/numbers.ts";
 import type { ControlError } from "../format/control-message.ts";
+import type { AccessTimes } from "../fs/context.ts";
+import type { Name, NodeId } from "../fs/file-system.ts";
 import type { CpCause, FrozenCp } from "../volume/volume.ts";
 import type { MountMode } from "./config.ts";
 import type { VolumeRequest, VolumeSummary } from "./volume-verbs.ts";
@@ -18,6 +20,7 @@ export interface ServerStart {
   /** The file that the main thread has opened and locked: the path must still name it. */
   readonly identity: { readonly dev: number; readonly ino: number };
   readonly mode: MountMode;
+  readonly accessTimes: AccessTimes;
   readonly dirtyBytesMax: number;
   readonly cacheBytesMax: number;
   /** One word: 1 when messages wait. */
@@ -36,14 +39,24 @@ export type ToServer =
   | { readonly kind: "committed"; readonly cpCount: CpCount }
   /** They could not be written: nothing will be durable any more. */
   | { readonly kind: "failed"; readonly message: string }
+  /** There is time to free a slice of the large files that were deleted. */
+  | { readonly kind: "reclaim" }
   /** The block file has a newer consistency point. */
-  | { readonly kind: "follow" };
+  | { readonly kind: "follow" }
+  /** The pages that this request depends on have been written back: it can be answered. */
+  | { readonly kind: "again"; readonly request: Uint8Array };
 
 export type FromServer =
   | { readonly kind: "opened"; readonly status: VolumeSummary }
   | { readonly kind: "frozen"; readonly cp: FrozenCp }
   /** A reply to the kernel that must wait for a consistency point. */
   | { readonly kind: "held"; readonly durableAt: CpCount; readonly reply: Uint8Array }
+  /** A request that depends on pages of the kernel: they are to be written back, and it is to be asked again. */
+  | { readonly kind: "flush"; readonly node: NodeId; readonly offset: number; readonly request: Uint8Array }
+  /** Large files were deleted, and are freed slice by slice when "reclaim" says so. */
+  | { readonly kind: "reclaimable" }
+  /** The kernel's caches of the root and of these names in it are wrong: the filesystem was set back. */
+  | { readonly kind: "stale"; readonly names: readonly Name[] }
   /** The answer to a verb: what it changed is committed. */
   | { readonly kind: "result"; readonly id: number; readonly value: unknown }
   | { readonly kind: "refused"; readonly id: number; readonly error: ControlError }

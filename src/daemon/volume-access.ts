@@ -86,5 +86,5 @@ function performHere<V extends VolumeVerb>(volume: Volume, verb: V, given: Argum
   if (verb === "sync" && !volume.dirty) return { cpCount: volume.committed.cpCount } as VerbResults[V];
   const result = performVerb(volume, verb, given);
   if (cause !== undefined) volume.takeCp(cause);
-  return result;
+  return result();
 }

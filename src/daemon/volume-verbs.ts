@@ -52,29 +52,35 @@ interface VerbRow<V extends VolumeVerb> {
   readonly cause?: CpCause;
   /** True: what applications have written before must be in, so the kernel's caches are flushed first. */
   readonly syncFirst?: true;
-  run(volume: Volume, given: ArgumentsOf<V>): VerbResults[V];
+  /** Does it, and returns what tells the result: to be called when the consistency point is committed. */
+  run(volume: Volume, given: ArgumentsOf<V>): () => VerbResults[V];
 }
 
 const table: { readonly [V in VolumeVerb]: VerbRow<V> } = {
   "volume-status": {
-    run: (volume) => summarizeVolume(volume.status()),
+    run: (volume) => () => summarizeVolume(volume.status()),
   },
   sync: {
     cause: "sync",
     syncFirst: true,
-    run: (volume) => ({ cpCount: volume.openCp }),
+    run: (volume) => {
+      const cpCount = volume.openCp;
+      return () => ({ cpCount });
+    },
   },
   "snapshot-list": {
-    run: (volume, { unique }) => volume.snapshots().map((record) => summarize(volume, record, unique)),
+    run:
+      (volume, { unique }) =>
+      () =>
+        volume.snapshots().map((record) => summarize(volume, record, unique)),
   },
   "snapshot-create": {
     cause: "snapshot",
     syncFirst: true,
-    run: (volume, { name, mirror }) =>
-      summarize(
-        volume,
-        named(name, () => volume.createSnapshot(name, { mirror })),
-      ),
+    run: (volume, { name, mirror }) => {
+      named(name, () => volume.createSnapshot(name, { mirror }));
+      return () => summarize(volume, find(volume, name));
+    },
   },
   "snapshot-delete": {
     cause: "snapshot",
@@ -82,7 +88,7 @@ const table: { readonly [V in VolumeVerb]: VerbRow<V> } = {
       find(volume, name);
       const freedBlocks = volume.reclaimable([name]);
       named(name, () => volume.deleteSnapshot(name));
-      return { name, freedBlocks };
+      return () => ({ name, freedBlocks });
     },
   },
   "snapshot-rename": {
@@ -90,22 +96,22 @@ const table: { readonly [V in VolumeVerb]: VerbRow<V> } = {
     run: (volume, { from, into }) => {
       find(volume, from);
       named(into, () => volume.renameSnapshot(from, into));
-      return summarize(volume, find(volume, into));
+      return () => summarize(volume, find(volume, into));
     },
   },
   "snapshot-restore": {
     cause: "snapshot",
     syncFirst: true, // or the kernel would write old pages into the restored files
     run: (volume, { name }) => {
-      const record = find(volume, name);
+      find(volume, name);
       named(name, () => volume.restoreSnapshot(name));
-      return summarize(volume, record);
+      return () => summarize(volume, find(volume, name));
     },
   },
   "snapshot-reclaimable": {
     run: (volume, { names }) => {
       for (const name of names) find(volume, name);
-      return { blocks: volume.reclaimable(names) };
+      return () => ({ blocks: volume.reclaimable(names) });
     },
   },
 };
@@ -123,8 +129,15 @@ export function syncsFirst(verb: VolumeVerb): boolean {
   return table[verb].syncFirst === true;
 }
 
-/** Performs the verb. Throws UserError, CorruptionError, FsError. The caller takes the consistency point. */
-export function performVerb<V extends VolumeVerb>(volume: Volume, verb: V, given: ArgumentsOf<V>): VerbResults[V] {
+/**
+ * Performs the verb. The caller takes the consistency point that it needs, and then calls what is returned for the
+ * result. Throws UserError, CorruptionError, FsError, and has then changed nothing.
+ */
+export function performVerb<V extends VolumeVerb>(
+  volume: Volume,
+  verb: V,
+  given: ArgumentsOf<V>,
+): () => VerbResults[V] {
   const row: VerbRow<V> = table[verb];
   if (row.cause !== undefined && !volume.writable) {
     throw new UserError("failed", `${verb} needs a writable volume, and this one is open read-only`);

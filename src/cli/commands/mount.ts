@@ -70,6 +70,7 @@ function configOf({ volume, dir, readOnly, snapshot, log, foreground, settings }
     cpIntervalMs: settings.cpIntervalMs,
     dirtyBytesMax: settings.dirtyBytesMax,
     cacheBytesMax: settings.cacheBytesMax,
+    accessTimes: settings.accessTimes,
     kernelOptions: settings.kernelOptions,
     logFile: log === undefined ? (foreground ? "stderr" : undefined) : resolve(log),
   };
