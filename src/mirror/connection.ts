@@ -108,10 +108,11 @@ export async function connectTo(
 async function handshake(socket: TLSSocket): Promise<void> {
   const timer = setTimeout(() => socket.destroy(timeout()), HANDSHAKE_MS_MAX);
   const stages = new AbortController();
+  const { signal } = stages;
   try {
     await Promise.race([
-      once(socket, "secureConnect", stages), // rejects on "error"
-      once(socket, "close", stages).then(() => {
+      once(socket, "secureConnect", { signal }), // rejects on "error"
+      once(socket, "close", { signal }).then(() => {
         throw new Error("the connection was closed during the handshake");
       }),
     ]);
