@@ -13,9 +13,9 @@ export type Bits = Uint32Array;
 
 export const WORD_BITS = 32;
 
-/** A plane for members 0 to `count` - 1, empty. */
-export function makeBits(count: number): Bits {
-  return new Uint32Array(Math.ceil(count / WORD_BITS));
+/** A plane for members 0 to `size` - 1, empty. */
+export function makeBits(size: number): Bits {
+  return new Uint32Array(Math.ceil(size / WORD_BITS));
 }
 
 /** Members in a word. */

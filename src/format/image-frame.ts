@@ -114,6 +114,22 @@ export type ImageTrailer = ValueOf<typeof trailerShape>;
 /** Body of the last frame. */
 export const imageTrailer: Struct<typeof trailerShape> = struct(208, trailerShape);
 
+const resumeShape = {
+  magic: bytes(8), // "TIDERES" and a zero
+  frameNumber: u32, // the frame to go on with
+  blocksDone: u32, // blocks of the frames before it
+  vbnNext: u32, // all of them lie below this one
+  headerBytes: u32, // length of frame 0, which follows this record
+  cpCount: u64, // the destination's consistency point; 0: there is no volume yet
+  digest: bytes(DIGEST_BYTES), // the digest of the frames before it
+  reserved: bytes(60), // zero
+  checksum: u32, // CRC-32 of the bytes before it
+};
+/** Where a transfer that was interrupted goes on: a file that a mirror keeps beside its volume. */
+export const resumeRecord: Struct<typeof resumeShape> = struct(128, resumeShape);
+/** "TIDERES" and a zero. */
+export const RESUME_MAGIC: Uint8Array = new TextEncoder().encode("TIDERES\0");
+
 export const IMAGE_FULL = 0;
 export const IMAGE_INCREMENTAL = 1;
 

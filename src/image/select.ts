@@ -10,8 +10,9 @@
  * "the same bytes" only for blocks that were in use all the time between. Older bases need not be subtracted:
  * what top has in common with them, it has in common with the newest one.
  */
-import { REGION_BLOCKS, REGION_SHIFT, REGION_WORDS } from "../core/block.ts";
+
 import { difference, union } from "../bitset/plane.ts";
+import { REGION_BLOCKS, REGION_SHIFT, REGION_WORDS } from "../core/block.ts";
 import type { Plane } from "../volume/space/plane.ts";
 
 /** A chosen set of blocks, by region, in VBN order. */

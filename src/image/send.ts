@@ -12,11 +12,11 @@
  * has: a sender begins at any frame without reading what comes before.
  */
 import assert from "node:assert/strict";
+import { nextGap, nextMember } from "../bitset/runs.ts";
 import { BLOCK_BYTES, REGION_BLOCKS, REGION_WORDS } from "../core/block.ts";
 import { CorruptionError, UserError } from "../core/errors.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
 import type { BlockDevice } from "../device/block-device.ts";
-import { nextGap, nextMember } from "../bitset/runs.ts";
 import {
   DATA_BODY_BYTES_MAX,
   DIGEST_START,
@@ -27,17 +27,17 @@ import {
   FRAME_DATA,
   frameCountFor,
   frameHeader,
-  identityOf,
   type ImageHeader,
+  identityOf,
   runRecord,
   sealFrame,
 } from "../format/image-frame.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
-import { openPlane, type Plane } from "../volume/space/plane.ts";
-import { openSnapshotTable } from "../volume/snapshot-table.ts";
 import { readFsinfo } from "../volume/fsinfo-copies.ts";
+import { openSnapshotTable } from "../volume/snapshot-table.ts";
+import { openPlane, type Plane } from "../volume/space/plane.ts";
 import type { Volume } from "../volume/volume.ts";
-import { regionStart, selectBlocks, type Selection } from "./select.ts";
+import { regionStart, type Selection, selectBlocks } from "./select.ts";
 
 export interface Progress {
   readonly blocksDone: number;

@@ -1,0 +1,93 @@
+/** `image send`: one image of a volume's snapshots into a file or a pipe. */
+import { UserError } from "../core/errors.ts";
+import { openFileDevice } from "../device/file-device.ts";
+import type { SnapshotRecord } from "../format/snapshot-record.ts";
+import type { Volume } from "../volume/volume.ts";
+import { openReadOnly } from "./open-state.ts";
+import { openSender, type Progress, planImage } from "./send.ts";
+import { type ByteSink, openFileSink } from "./targets/file.ts";
+import { openPipeSink } from "./targets/pipe.ts";
+
+export interface SendImageOptions {
+  /** Path of the block file, mounted or not. While it is mounted, its process must hold the snapshots. */
+  readonly volume: string;
+  /** Names of the snapshots to send, in any order: the newest becomes the destination's active filesystem. */
+  readonly snapshots: readonly string[];
+  /** Name of the snapshot that the destination has. Default: none, a full image. */
+  readonly base?: string | undefined;
+  /** File to write. Default: standard output, unless it is a terminal. */
+  readonly output?: string | undefined;
+  readonly force?: boolean | undefined;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+  /** Ends the sending with the signal's reason; nothing stays behind. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface SendImageResult {
+  readonly kind: "full" | "incremental";
+  readonly tops: readonly string[];
+  readonly base: string | undefined;
+  readonly output: string | undefined;
+  readonly blocks: number;
+  readonly frames: number;
+  readonly bytes: number;
+}
+
+export async function sendImage(options: SendImageOptions): Promise<SendImageResult> {
+  const device = openFileDevice(options.volume, { writable: false });
+  try {
+    const volume = openReadOnly(device);
+    const tops = options.snapshots
+      .map((name) => findSnapshot(options.volume, volume, name))
+      .toSorted((a, b) => a.id - b.id);
+    const base = options.base === undefined ? undefined : findSnapshot(options.volume, volume, options.base);
+    const plan = planImage(volume, { tops, base });
+    const sink =
+      options.output === undefined ? openPipeSink() : await openFileSink(options.output, { force: options.force });
+    let bytes = 0;
+    const onProgress = (progress: Progress): void => {
+      ({ bytes } = progress);
+      options.onProgress?.(progress);
+    };
+    const sender = openSender(device, plan, { onProgress });
+    await drain(() => sender.next(), sink, options.signal);
+    return {
+      kind: base === undefined ? "full" : "incremental",
+      tops: tops.map(({ name }) => name),
+      base: base?.name,
+      output: options.output,
+      blocks: plan.blockCount,
+      frames: plan.frameCount,
+      bytes,
+    };
+  } finally {
+    device.close();
+  }
+}
+
+async function drain(
+  next: () => Uint8Array | undefined,
+  sink: ByteSink,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  try {
+    for (let frame = next(); frame !== undefined; frame = next()) {
+      await sink.write(frame);
+      signal?.throwIfAborted();
+    }
+    await sink.finish();
+  } catch (error) {
+    await sink.abandon();
+    throw error;
+  }
+}
+
+function findSnapshot(path: string, volume: Volume, name: string): SnapshotRecord {
+  const record = volume.findSnapshot(name);
+  if (record !== undefined) return record;
+  throw new UserError(
+    "failed",
+    `${path} has no snapshot ${JSON.stringify(name)}: only a snapshot can be sent, or be a base`,
+    `see them with: tidemark snapshot list ${path}`,
+  );
+}

@@ -1,0 +1,129 @@
+/** Image streams in files. A file appears under its name when it is whole and durable, never before. */
+import { constants } from "node:fs";
+import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
+import { dirname } from "node:path";
+import { UserError } from "../../core/errors.ts";
+
+/** Takes the bytes of a stream one after the other. */
+export interface ByteSink {
+  /** Resolves when `bytes` may be used again. */
+  write(bytes: Uint8Array): Promise<void>;
+  /** The stream is complete. */
+  finish(): Promise<void>;
+  /** It will not be. */
+  abandon(): Promise<void>;
+}
+
+/** Length of one read of a stream: some frames. */
+const READ_BYTES = 4 << 20;
+
+export interface FileSinkOptions {
+  /** Replace an existing file. Default: refuse. */
+  readonly force?: boolean | undefined;
+}
+
+/** Writes `path`.part and renames it when it is durable. What is not a file (a device, /dev/null) is written as it is. */
+export async function openFileSink(path: string, { force = false }: FileSinkOptions = {}): Promise<ByteSink> {
+  const found = await stat(path).catch(() => undefined);
+  const direct = found !== undefined && !found.isFile();
+  if (found?.isFile() === true && !force) {
+    throw new UserError("failed", `${path} exists already`, "give another name, or --force to replace it");
+  }
+  if (found?.isDirectory() === true) throw new UserError("usage", `${path} is a directory`, "give the name of a file");
+  const part = direct ? path : `${path}.part`;
+  const flags = constants.O_WRONLY | (direct ? 0 : constants.O_CREAT | constants.O_TRUNC);
+  const handle = await attempt(part, open(part, flags, 0o600));
+  let isOpen = true;
+
+  async function close(): Promise<void> {
+    if (isOpen) await handle.close();
+    isOpen = false;
+  }
+
+  return {
+    async write(bytes): Promise<void> {
+      for (let at = 0; at < bytes.length; ) {
+        at += (await attempt(part, handle.write(bytes, at, bytes.length - at))).bytesWritten;
+      }
+    },
+    async finish(): Promise<void> {
+      if (!direct) await attempt(part, handle.sync());
+      await attempt(part, close());
+      if (direct) return;
+      await attempt(path, rename(part, path));
+      await syncDirectory(dirname(path));
+    },
+    async abandon(): Promise<void> {
+      await close();
+      if (!direct) await rm(part, { force: true });
+    },
+  };
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const handle = await attempt(path, open(path, constants.O_RDONLY));
+  try {
+    await attempt(path, handle.sync());
+  } finally {
+    await handle.close();
+  }
+}
+
+/** The bytes of a file from its start, in large pieces; each is valid until the next is asked for. */
+export async function* readStreamFile(path: string): AsyncGenerator<Uint8Array> {
+  const handle = await openToRead(path);
+  try {
+    const buffer = new Uint8Array(READ_BYTES);
+    for (;;) {
+      const { bytesRead } = await attempt(path, handle.read(buffer, 0, buffer.length, null));
+      if (bytesRead === 0) return;
+      yield buffer.subarray(0, bytesRead);
+    }
+  } finally {
+    await handle.close();
+  }
+}
+
+/** A file of which parts are read. */
+export interface PartReader {
+  readonly sizeBytes: number;
+  /** Fewer bytes only at the end of the file. */
+  read(position: number, length: number): Promise<Uint8Array>;
+  close(): Promise<void>;
+}
+
+export async function openPartReader(path: string): Promise<PartReader> {
+  const handle = await openToRead(path);
+  const { size } = await handle.stat();
+  return {
+    sizeBytes: size,
+    async read(position, length): Promise<Uint8Array> {
+      const into = new Uint8Array(Math.max(0, Math.min(length, size - position)));
+      let filled = 0;
+      while (filled < into.length) {
+        const { bytesRead } = await attempt(path, handle.read(into, filled, into.length - filled, position + filled));
+        if (bytesRead === 0) break;
+        filled += bytesRead;
+      }
+      return into.subarray(0, filled);
+    },
+    close: () => handle.close(),
+  };
+}
+
+async function openToRead(path: string): Promise<FileHandle> {
+  const handle = await attempt(path, open(path, constants.O_RDONLY));
+  if ((await handle.stat()).isDirectory()) {
+    await handle.close();
+    throw new UserError("usage", `${path} is a directory`, "give the name of an image file");
+  }
+  return handle;
+}
+
+async function attempt<T>(path: string, action: Promise<T>): Promise<T> {
+  try {
+    return await action;
+  } catch (cause) {
+    throw new UserError("failed", `image file ${path}: ${(cause as Error).message}`, "", { cause });
+  }
+}
