@@ -1,0 +1,154 @@
+/**
+ * The filesystem behind every front door: inodes, names and open files over a volume.
+ *
+ * The idea: a front door speaks in nodes and handles; here they become inodes of a state (nodes.ts), and what is done to
+ * them becomes changes of trees (../tree), which the volume commits at its next consistency point. Nothing here waits
+ * for the disk to flush, and nothing is kept beside the trees but what the kernel holds: lookups, handles, orphans.
+ *
+ *     namespace.ts rename.ts     names: look up, make, link, remove, rename
+ *     attributes.ts              stat, chmod, chown, times, truncate, extended attributes
+ *     data.ts                    open files: read, write, holes, durability; reading directories
+ *     snapshot-view.ts           .snapshot, the directory of snapshots
+ *     reclaim.ts                 files without a name, and freeing large ones slice by slice
+ *     nodes.ts handles.ts        what the kernel may name
+ *     context.ts bounds.ts       what they share: entries, times, space
+ *
+ * Invariants:
+ * - Check, then apply. An operation reads and verifies what it needs, reserves space for all that it may dirty, dirties
+ *   it, and only then changes it. So an error leaves everything as it was, and ENOSPC comes before, never after.
+ * - No inode object outlives its operation: what is kept between operations is numbers.
+ * - The link count of an inode is the number of its names (for a directory 2 and its subdirectories); 0 exactly when it
+ *   is in the orphan file. After a crash at any point the volume is at a consistency point, where this holds; files that
+ *   were orphans are freed when it is opened.
+ *
+ * Each operation passes through `guarded`, the one place that begins an operation (blocks that earlier ones had in hands
+ * may be reused; a volume that shows a new state is noticed) and translates what a following mount may run into.
+ */
+import type { Clock } from "../core/clock.ts";
+import { FsError } from "../core/errors.ts";
+import { NAME_BYTES_MAX } from "../format/constants.ts";
+import type { SnapshotRecord } from "../format/snapshot-record.ts";
+import type { Volume } from "../volume/volume.ts";
+import { attributeOperations } from "./attributes.ts";
+import type { AccessTimes, Context } from "./context.ts";
+import { dataOperations } from "./data.ts";
+import type { FileSystem, FileSystemStatus } from "./file-system.ts";
+import { openHandles } from "./handles.ts";
+import { nameOperations } from "./namespace.ts";
+import { openStates, type States } from "./nodes.ts";
+import { openOrphans, type Orphans } from "./reclaim.ts";
+import { renameOperation } from "./rename.ts";
+
+export interface FileSystemOptions {
+  readonly volume: Volume;
+  readonly clock: Clock;
+  /** Nothing can be changed, whatever the volume allows. Default: false. */
+  readonly readOnly?: boolean;
+  /** Show this snapshot as the root, instead of the active filesystem. */
+  readonly snapshot?: SnapshotRecord | undefined;
+  /** The volume is a mirror that moves on by itself (volume.follow). Default: false. */
+  readonly following?: boolean;
+  /** When reading sets access times. Default: "relatime". */
+  readonly accessTimes?: AccessTimes;
+}
+
+/** What the daemon does with a filesystem beside serving it. */
+export interface OpenFileSystem extends FileSystem {
+  /**
+   * Frees a slice of the large files that have been deleted. False: nothing is left to do. To be called when there is
+   * time, and after consistency points. Throws FsError ENOSPC, EIO; CorruptionError once for each file that is damaged.
+   */
+  reclaimSlice(): boolean;
+  /** Deleted files that wait to be freed by `reclaimSlice`. */
+  readonly doomedCount: number;
+  /** Handles that are open. */
+  readonly openCount: number;
+}
+
+/** Inode numbers are u32. */
+const INODES_MAX = 0xffff_ffff;
+
+/** Opens the filesystem of a volume. Throws CorruptionError, FsError ESTALE (the snapshot is gone). */
+export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
+  const { volume, clock, snapshot, readOnly = false, following = false, accessTimes = "relatime" } = options;
+  let orphans: Orphans | undefined;
+  const states = openStates({
+    volume,
+    readOnly,
+    following,
+    snapshot,
+    becameCurrent: (state) => {
+      orphans = state.inodes === undefined ? undefined : openOrphans(state.inodes);
+    },
+  });
+  const handles = openHandles(states);
+  if (states.current.writable) orphans = openOrphans(states.inodesOf(states.current));
+
+  const context: Context = {
+    volume,
+    clock,
+    states,
+    handles,
+    accessTimes,
+    following,
+    showsSnapshots: snapshot === undefined,
+    orphans(): Orphans {
+      if (orphans === undefined) throw new FsError("EROFS", "a read-only filesystem has no orphans");
+      return orphans;
+    },
+  };
+
+  const operations: FileSystem = {
+    ...nameOperations(context),
+    ...attributeOperations(context),
+    ...dataOperations(context),
+    rename: renameOperation(context),
+    forget: (node, count) => states.forget(node, count),
+    status: () => statusOf(volume),
+  };
+
+  return {
+    ...guardedAll(operations, states),
+    reclaimSlice: guarded(() => orphans?.reclaimSlice() ?? false, states),
+    get doomedCount(): number {
+      return orphans?.doomedCount ?? 0;
+    },
+    get openCount(): number {
+      return handles.count;
+    },
+  };
+}
+
+/** Arguments of any operation. A fixed number of them: nothing is allocated to pass them on. */
+type Operation = (a: unknown, b: unknown, c: unknown, d: unknown, e: unknown, f: unknown) => unknown;
+
+function guarded<Guarded extends (...args: never[]) => unknown>(operation: Guarded, states: States): Guarded {
+  const run = operation as unknown as Operation;
+  const guard: Operation = (a, b, c, d, e, f) => {
+    states.begin();
+    try {
+      return run(a, b, c, d, e, f);
+    } catch (error) {
+      throw states.answerTo(error);
+    }
+  };
+  return guard as unknown as Guarded;
+}
+
+function guardedAll(operations: FileSystem, states: States): FileSystem {
+  const all: Record<string, unknown> = {};
+  for (const [name, operation] of Object.entries(operations)) all[name] = guarded(operation, states);
+  return all as unknown as FileSystem;
+}
+
+function statusOf(volume: Volume): FileSystemStatus {
+  const { blockCount, reservedBlocks, freeBlocks, availableBlocks, usedInodes } = volume.status();
+  return {
+    blockCount: blockCount - reservedBlocks,
+    freeBlocks: Math.max(0, freeBlocks),
+    availableBlocks: Math.max(0, availableBlocks),
+    inodeCount: INODES_MAX,
+    freeInodes: INODES_MAX - usedInodes,
+    nameBytesMax: NAME_BYTES_MAX,
+  };
+}

@@ -1,0 +1,171 @@
+/** What stat shows and chmod, chown, utimensat and truncate change; extended attributes. */
+import type { Time } from "../core/clock.ts";
+import { CorruptionError, FsError } from "../core/errors.ts";
+import { SYMLINK_BYTES_MAX } from "../format/constants.ts";
+import { readFile, resizeFile } from "../tree/file-data.ts";
+import type { Inode, InodeFile } from "../tree/inode-file.ts";
+import { getXattr, removeXattr, setXattr, xattrNames } from "../tree/xattr.ts";
+import { inodesBound } from "./bounds.ts";
+import { attributesReply, type Context, stampAccess, stampChange, writableInodes } from "./context.ts";
+import {
+  type AttributeChanges,
+  type AttributesReply,
+  type FileSystem,
+  XATTR_CREATE,
+  XATTR_REPLACE,
+} from "./file-system.ts";
+import { isDirectory, isRegular, isSymlink, MODE_BITS, S_IFMT, withoutSetId } from "./modes.ts";
+import { inoOf, SNAPSHOTS_NODE } from "./nodes.ts";
+import { SLICE_BLOCKS } from "./reclaim.ts";
+import { snapshotsAttributes } from "./snapshot-view.ts";
+
+type AttributeOperations = Pick<
+  FileSystem,
+  "getAttributes" | "setAttributes" | "readLink" | "getXattr" | "listXattrs" | "setXattr" | "removeXattr"
+>;
+
+/** File capabilities: they go when the contents or the owner change. */
+const CAPABILITY = "security.capability";
+
+/** Answered for most files, several times for each: made once. */
+const NO_XATTR = new FsError("ENODATA", "no such attribute");
+
+export function attributeOperations(context: Context): AttributeOperations {
+  const { states, clock } = context;
+
+  return {
+    getAttributes(node): AttributesReply {
+      if (node === SNAPSHOTS_NODE) return { attributes: snapshotsAttributes(context), attributesValidMs: 0 };
+      const state = states.of(node);
+      return attributesReply(context, state, states.inode(state, inoOf(node)));
+    },
+
+    setAttributes(node, changes): AttributesReply {
+      if (node === SNAPSHOTS_NODE) throw readOnlySnapshots();
+      const state = states.of(node);
+      const inodes = writableInodes(context, state);
+      const inode = states.inode(state, inoOf(node));
+      changeAttributes(context, inodes, inode, changes, clock.now());
+      return attributesReply(context, state, inode);
+    },
+
+    readLink(node): Uint8Array {
+      const state = node === SNAPSHOTS_NODE ? undefined : states.of(node);
+      const inode = state === undefined ? undefined : states.inode(state, inoOf(node));
+      if (state === undefined || inode === undefined || !isSymlink(inode.mode)) {
+        throw new FsError("EINVAL", "not a symbolic link");
+      }
+      const { sizeBytes } = inode.tree;
+      if (sizeBytes > SYMLINK_BYTES_MAX) throw new CorruptionError(`symbolic link ${inode.ino} has ${sizeBytes} bytes`);
+      const target = new Uint8Array(sizeBytes);
+      readFile(states.inodesOf(state), inode, 0, sizeBytes, target, 0);
+      stampAccess(context, state, inode);
+      return target;
+    },
+
+    getXattr(node, name): Uint8Array {
+      if (node === SNAPSHOTS_NODE) throw NO_XATTR;
+      const state = states.of(node);
+      const inode = states.inode(state, inoOf(node));
+      if (inode.xattrIno === 0) throw NO_XATTR;
+      const value = getXattr(states.inodesOf(state), inode, name);
+      if (value === undefined) throw NO_XATTR;
+      return value;
+    },
+
+    listXattrs(node): Uint8Array {
+      if (node === SNAPSHOTS_NODE) return new Uint8Array(0);
+      const state = states.of(node);
+      return xattrNames(states.inodesOf(state), states.inode(state, inoOf(node)));
+    },
+
+    setXattr(node, name, value, flags): void {
+      if (node === SNAPSHOTS_NODE) throw readOnlySnapshots();
+      const state = states.of(node);
+      const inodes = writableInodes(context, state);
+      const inode = states.inode(state, inoOf(node));
+      inodes.reserve(inodesBound(inodes, 2), "write");
+      inodes.markDirty(inode);
+      setXattr(inodes, inode, name, value, {
+        create: (flags & XATTR_CREATE) !== 0,
+        replace: (flags & XATTR_REPLACE) !== 0,
+      });
+      inode.ctime = clock.now();
+    },
+
+    removeXattr(node, name): void {
+      if (node === SNAPSHOTS_NODE) throw readOnlySnapshots();
+      const state = states.of(node);
+      const inodes = writableInodes(context, state);
+      const inode = states.inode(state, inoOf(node));
+      if (inode.xattrIno === 0) throw NO_XATTR;
+      inodes.reserve(inodesBound(inodes, 2), "delete");
+      inodes.markDirty(inode);
+      if (!removeXattr(inodes, inode, name)) throw NO_XATTR;
+      inode.ctime = clock.now();
+    },
+  };
+}
+
+function changeAttributes(
+  context: Context,
+  inodes: InodeFile,
+  inode: Inode,
+  changes: AttributeChanges,
+  now: Time,
+): void {
+  const { mode, uid, gid, sizeBytes, atime, mtime, ctime, killPriv } = changes;
+  if (sizeBytes !== undefined && !isRegular(inode.mode)) {
+    throw new FsError(isDirectory(inode.mode) ? "EISDIR" : "EINVAL", "only a regular file can be truncated");
+  }
+  inodes.reserve(inodesBound(inodes, 1), "delete");
+  inodes.markDirty(inode);
+  const isChown = uid !== undefined || gid !== undefined;
+  if (isChown || killPriv === true) dropCapability(inodes, inode);
+  const isResized = sizeBytes !== undefined && sizeBytes !== inode.tree.sizeBytes;
+  if (isResized) {
+    setSize(context, inodes, inode, sizeBytes);
+    inode.mtime = now;
+  }
+  // Nothing below can fail.
+  if (mode !== undefined) inode.mode = (inode.mode & S_IFMT) | (mode & MODE_BITS);
+  else if ((isChown || killPriv === true) && !isDirectory(inode.mode)) inode.mode = withoutSetId(inode.mode);
+  if (uid !== undefined) inode.uid = uid;
+  if (gid !== undefined) inode.gid = gid;
+  if (atime !== undefined) inode.atime = atime === "now" ? now : atime;
+  if (mtime !== undefined) inode.mtime = mtime === "now" ? now : mtime;
+  const isChanged = isResized || isChown || mode !== undefined || atime !== undefined || mtime !== undefined;
+  if (ctime !== undefined) inode.ctime = ctime;
+  else if (isChanged || killPriv === true) inode.ctime = now;
+}
+
+/** Truncates, or extends with a hole. What is too much to be freed at once is freed by and by. */
+export function setSize(context: Context, inodes: InodeFile, inode: Inode, sizeBytes: number): void {
+  if (sizeBytes === 0 && inode.tree.blockCount > SLICE_BLOCKS) context.orphans().shed(inode);
+  else resizeFile(inodes, inode, sizeBytes);
+}
+
+/** The file is to be empty, and has been changed even if it was: O_TRUNC. */
+export function truncateAtOpen(context: Context, inodes: InodeFile, inode: Inode): void {
+  inodes.reserve(inodesBound(inodes, 1), "delete");
+  inodes.markDirty(inode);
+  if (inode.tree.sizeBytes > 0) setSize(context, inodes, inode, 0);
+  stampChange(inode, context.clock.now());
+}
+
+/**
+ * A write takes away what lets a program act as somebody else: capabilities always, set-user-id and set-group-id if the
+ * writer is an ordinary user. The inode is dirty.
+ */
+export function killPrivileges(inodes: InodeFile, inode: Inode, { setId }: { readonly setId: boolean }): void {
+  dropCapability(inodes, inode);
+  if (setId) inode.mode = withoutSetId(inode.mode);
+}
+
+function dropCapability(inodes: InodeFile, inode: Inode): void {
+  if (inode.xattrIno !== 0) removeXattr(inodes, inode, CAPABILITY);
+}
+
+function readOnlySnapshots(): FsError {
+  return new FsError("EROFS", "snapshots are read-only");
+}

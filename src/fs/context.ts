@@ -1,0 +1,106 @@
+/** What the operations share: the states, the open files, the clock, and how inodes are shown and stamped. */
+import type { Clock, Time } from "../core/clock.ts";
+import { timeToMs } from "../core/clock.ts";
+import { FsError } from "../core/errors.ts";
+import { ROOT_INO } from "../format/constants.ts";
+import type { Inode, InodeFile } from "../tree/inode-file.ts";
+import type { Volume } from "../volume/volume.ts";
+import type { Attributes, AttributesReply, Entry } from "./file-system.ts";
+import type { Handles } from "./handles.ts";
+import type { State, States } from "./nodes.ts";
+import type { Orphans } from "./reclaim.ts";
+
+/** When reading a file sets its access time. "relatime": if it was not read since it changed, or for a day. */
+export type AccessTimes = "relatime" | "strictatime" | "noatime";
+
+export interface Context {
+  readonly volume: Volume;
+  readonly clock: Clock;
+  readonly states: States;
+  readonly handles: Handles;
+  readonly accessTimes: AccessTimes;
+  /** Entries of the root of the current state change without the kernel's doing. */
+  readonly following: boolean;
+  /** Snapshots can be seen in the directory .snapshot of the root. */
+  readonly showsSnapshots: boolean;
+  /** Of the current state, which is writable. */
+  orphans(): Orphans;
+}
+
+/** Where only the kernel itself, or a restore that invalidates all of it, changes what the kernel has been told. */
+export const VALID_MS_FOREVER = 86_400_000;
+const DAY_MS = 86_400_000;
+const TWO_32 = 0x1_0000_0000;
+const SECTORS_PER_BLOCK = 8;
+
+export function attributesOf(state: State, inode: Inode): Attributes {
+  return {
+    ino: state.inoHigh * TWO_32 + inode.ino,
+    mode: inode.mode,
+    linkCount: inode.linkCount,
+    uid: inode.uid,
+    gid: inode.gid,
+    rdev: inode.rdev,
+    sizeBytes: inode.tree.sizeBytes,
+    sectorCount: inode.tree.blockCount * SECTORS_PER_BLOCK,
+    atime: inode.atime,
+    mtime: inode.mtime,
+    ctime: inode.ctime,
+    btime: inode.btime,
+  };
+}
+
+export function attributesReply(context: Context, state: State, inode: Inode): AttributesReply {
+  const isMoving = context.following && state === context.states.current && inode.ino === ROOT_INO;
+  return { attributes: attributesOf(state, inode), attributesValidMs: isMoving ? 0 : VALID_MS_FOREVER };
+}
+
+/** An entry of a directory as the kernel wants it. The caller counts the lookup. */
+export function entryOf(context: Context, state: State, parentIno: number, inode: Inode): Entry {
+  const isMoving = context.following && state === context.states.current;
+  return {
+    nodeId: context.states.nodeOf(state, inode.ino),
+    generation: inode.generation,
+    attributes: attributesOf(state, inode),
+    entryValidMs: isMoving && parentIno === ROOT_INO ? 0 : VALID_MS_FOREVER,
+    attributesValidMs: isMoving && inode.ino === ROOT_INO ? 0 : VALID_MS_FOREVER,
+  };
+}
+
+/** The inodes of a state to be changed. Throws FsError EROFS, ESTALE; EIO when a consistency point has failed. */
+export function writableInodes(context: Context, state: State): InodeFile {
+  const inodes = context.states.inodesOf(state);
+  if (!state.writable) throw new FsError("EROFS", "this state of the filesystem is read-only");
+  const { failure } = context.volume;
+  if (failure !== undefined) throw new FsError("EIO", "a consistency point has failed", { cause: failure });
+  return inodes;
+}
+
+/** Contents and attributes have changed. The inode has been marked dirty. */
+export function stampChange(inode: Inode, now: Time): void {
+  inode.mtime = now;
+  inode.ctime = now;
+}
+
+/** A file or directory has been read. An access time that cannot be stored is no reason for the reading to fail. */
+export function stampAccess(context: Context, state: State, inode: Inode): void {
+  if (!state.writable || context.accessTimes === "noatime" || context.volume.failure !== undefined) return;
+  const now = context.clock.now();
+  if (context.accessTimes === "relatime") {
+    const { atime, mtime, ctime } = inode;
+    if (isAfter(atime, mtime) && isAfter(atime, ctime) && timeToMs(now) - timeToMs(atime) < DAY_MS) return;
+  }
+  const inodes = context.states.inodesOf(state);
+  try {
+    inodes.reserve(inodes.tree.height + 1, "write");
+    inodes.markDirty(inode);
+  } catch (error) {
+    if (error instanceof FsError) return;
+    throw error;
+  }
+  inode.atime = now;
+}
+
+function isAfter(a: Time, b: Time): boolean {
+  return a.seconds > b.seconds || (a.seconds === b.seconds && a.nanoseconds > b.nanoseconds);
+}

@@ -1,0 +1,222 @@
+/** Open files: reading, writing, holes, durability; and reading directories. */
+import { CorruptionError, FsError } from "../core/errors.ts";
+import { FILE_BYTES_MAX, ROOT_INO } from "../format/constants.ts";
+import { BLOCK_BYTES } from "../core/block.ts";
+import { COOKIE_DOT, COOKIE_DOT_DOT, cookieOf, eachEntry, keyAfterCookie } from "../tree/directory.ts";
+import { DirectoryFile } from "../tree/directory-file.ts";
+import { punchHole, readFile, resizeFile, seekData, writeFile } from "../tree/file-data.ts";
+import type { Inode, InodeFile } from "../tree/inode-file.ts";
+import { killPrivileges, truncateAtOpen } from "./attributes.ts";
+import { inodesBound } from "./bounds.ts";
+import { type Context, entryOf, stampAccess, stampChange, writableInodes } from "./context.ts";
+import type { DurableAt, EmitEntry, Entry, FileSystem, Handle, Name, Opened } from "./file-system.ts";
+import type { OpenInode } from "./handles.ts";
+import {
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  FALLOC_FL_ZERO_RANGE,
+  isDirectory,
+  isRegular,
+  isSymlink,
+  O_ACCMODE,
+  O_APPEND,
+  O_NOATIME,
+  O_RDONLY,
+  O_TRUNC,
+  SEEK_DATA,
+  SEEK_HOLE,
+} from "./modes.ts";
+import { inoOf, SNAPSHOTS_NODE, type State } from "./nodes.ts";
+import { readSnapshots } from "./snapshot-view.ts";
+
+type DataOperations = Pick<
+  FileSystem,
+  | "open"
+  | "read"
+  | "write"
+  | "release"
+  | "fsync"
+  | "syncAll"
+  | "allocate"
+  | "seek"
+  | "openDirectory"
+  | "readDirectory"
+  | "releaseDirectory"
+>;
+
+const DT_DIR = 4;
+const TWO_32 = 0x1_0000_0000;
+
+export function dataOperations(context: Context): DataOperations {
+  const { states, handles, clock, volume } = context;
+
+  function release(handle: Handle): void {
+    const { file, isLast } = handles.close(handle);
+    // A state that has ended took its orphans with it.
+    if (isLast && file.kind !== "snapshots" && file.state === states.current) context.orphans().released(file.ino);
+  }
+
+  return {
+    open(node, flags): Opened {
+      if (node === SNAPSHOTS_NODE) throw new FsError("EISDIR", "a directory cannot be opened as a file");
+      const state = states.of(node);
+      const ino = inoOf(node);
+      const inode = states.inode(state, ino);
+      checkOpen(state, inode, flags);
+      if ((flags & O_TRUNC) !== 0) truncateAtOpen(context, writableInodes(context, state), inode);
+      return { handle: handles.open({ kind: "file", state, ino, flags }), keepCache: true };
+    },
+
+    read(handle, offset, length, into, intoOffset): number {
+      const { state, ino, flags } = handles.file(handle);
+      const inode = states.inode(state, ino);
+      const count = readFile(states.inodesOf(state), inode, offset, length, into, intoOffset);
+      if ((flags & O_NOATIME) === 0) stampAccess(context, state, inode);
+      return count;
+    },
+
+    write(handle, offset, from, fromOffset, length, how): void {
+      const { state, ino, flags } = handles.file(handle);
+      const inodes = writableInodes(context, state);
+      const inode = states.inode(state, ino);
+      if (length === 0) return;
+      const isAppend = (flags & O_APPEND) !== 0 && !how.fromCache;
+      if (how.killPriv || inode.xattrIno !== 0) {
+        inodes.reserve(inodesBound(inodes, 2), "write");
+        inodes.markDirty(inode);
+        killPrivileges(inodes, inode, { setId: how.killPriv });
+      }
+      writeFile(inodes, inode, isAppend ? inode.tree.sizeBytes : offset, from, fromOffset, length);
+      stampChange(inode, clock.now());
+    },
+
+    release,
+
+    fsync(handle): DurableAt {
+      handles.get(handle);
+      return durableAt(context);
+    },
+
+    syncAll: () => durableAt(context),
+
+    allocate(handle, mode, offset, length): void {
+      const { state, ino } = handles.file(handle);
+      const inodes = writableInodes(context, state);
+      const inode = states.inode(state, ino);
+      allocate(inodes, inode, mode, offset, length);
+      stampChange(inode, clock.now());
+    },
+
+    seek(handle, offset, whence): number {
+      const { state, ino } = handles.file(handle);
+      if (whence !== SEEK_DATA && whence !== SEEK_HOLE)
+        throw new FsError("EINVAL", `whence ${whence} is the kernel's business`);
+      const inode = states.inode(state, ino);
+      const found =
+        offset < 0
+          ? undefined
+          : seekData(states.inodesOf(state), inode, offset, whence === SEEK_DATA ? "data" : "hole");
+      if (found === undefined) throw new FsError("ENXIO", `nothing to seek from ${offset} on`);
+      return found;
+    },
+
+    openDirectory(node): Opened {
+      if (node === SNAPSHOTS_NODE) return { handle: handles.open({ kind: "snapshots" }), keepCache: false };
+      const state = states.of(node);
+      const ino = inoOf(node);
+      checkNotDoomed(state, states.directory(state, ino));
+      const isMoving = context.following && state === states.current && ino === ROOT_INO;
+      return { handle: handles.open({ kind: "directory", state, ino, flags: 0 }), keepCache: !isMoving };
+    },
+
+    readDirectory(handle, cookie, { plus }, emit): void {
+      const open = handles.get(handle);
+      if (open.kind === "snapshots") readSnapshots(context, cookie, plus, emit);
+      else readDirectory(context, open, cookie, plus, emit);
+    },
+
+    releaseDirectory: release,
+  };
+
+  /** The CP that will contain all changes made so far, if they are not durable yet. */
+  function durableAt({ states: { current } }: Context): DurableAt {
+    if (!current.writable) return 0;
+    if (volume.dirty) return volume.openCp;
+    return volume.cpInFlight ? ((volume.openCp - 1) as DurableAt) : 0;
+  }
+}
+
+function checkOpen(state: State, inode: Inode, flags: number): void {
+  if (!isRegular(inode.mode)) {
+    if (isDirectory(inode.mode)) throw new FsError("EISDIR", "a directory cannot be opened as a file");
+    if (isSymlink(inode.mode)) throw new FsError("ELOOP", "a symbolic link cannot be opened");
+    throw new FsError("EINVAL", "a special file is opened by the kernel");
+  }
+  const changes = (flags & O_ACCMODE) !== O_RDONLY || (flags & O_TRUNC) !== 0;
+  if (changes && !state.writable) throw new FsError("EROFS", "this state of the filesystem is read-only");
+  checkNotDoomed(state, inode);
+}
+
+/** What nobody can name and nobody has open is about to be freed. */
+function checkNotDoomed(state: State, inode: Inode): void {
+  if (state.writable && inode.linkCount === 0 && !state.openCounts.has(inode.ino)) {
+    throw new FsError("ESTALE", `inode ${inode.ino} has been deleted`);
+  }
+}
+
+function allocate(inodes: InodeFile, inode: Inode, mode: number, offset: number, length: number): void {
+  if (offset < 0 || length <= 0) throw new FsError("EINVAL", "a range of at least one byte expected");
+  if (offset + length > FILE_BYTES_MAX) throw new FsError("EFBIG", `a file has at most ${FILE_BYTES_MAX} bytes`);
+  const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
+  const what = mode & ~FALLOC_FL_KEEP_SIZE;
+  const end = offset + length;
+  if (what === FALLOC_FL_PUNCH_HOLE) {
+    if (!keepSize) throw new FsError("EOPNOTSUPP", "a hole is punched without changing the size");
+    punchHole(inodes, inode, offset, length);
+    return;
+  }
+  if (what !== 0 && what !== FALLOC_FL_ZERO_RANGE) throw new FsError("EOPNOTSUPP", `fallocate mode ${mode}`);
+  // Blocks get their places when they are written, so all that can be promised is that there is room now.
+  inodes.reserve(Math.ceil(length / BLOCK_BYTES) + inodesBound(inodes, 1), "write");
+  inodes.markDirty(inode);
+  if (what === FALLOC_FL_ZERO_RANGE) punchHole(inodes, inode, offset, length);
+  if (!keepSize && end > inode.tree.sizeBytes) resizeFile(inodes, inode, end);
+}
+
+function readDirectory(context: Context, open: OpenInode, cookie: number, plus: boolean, emit: EmitEntry): void {
+  const { states } = context;
+  const { state, ino } = open;
+  const inodes = states.inodesOf(state);
+  const inode = states.directory(state, ino);
+  const inoHigh = state.inoHigh * TWO_32;
+  if (cookie === 0) stampAccess(context, state, inode);
+  if (cookie < COOKIE_DOT && !emit("." as Name, inoHigh + ino, DT_DIR, COOKIE_DOT, undefined)) return;
+  if (cookie < COOKIE_DOT_DOT) {
+    const isInSnapshots = state.inoHigh !== 0 && ino === ROOT_INO;
+    const above = isInSnapshots ? inoOf(SNAPSHOTS_NODE) : inoHigh + inode.parent;
+    if (!emit(".." as Name, above, DT_DIR, COOKIE_DOT_DOT, undefined)) return;
+  }
+  eachEntry(new DirectoryFile(inodes, inode), keyAfterCookie(cookie), (name, childIno, type, key) => {
+    const entry = plus ? childEntry(context, state, inodes, ino, childIno) : undefined;
+    if (!emit(name as Name, inoHigh + childIno, type, cookieOf(key), entry)) return false;
+    if (entry !== undefined) state.lookupCount += 1;
+    return true;
+  });
+}
+
+/** A damaged inode must not hide the other entries of its directory: the kernel will ask for it, and hear of it. */
+function childEntry(
+  context: Context,
+  state: State,
+  inodes: InodeFile,
+  parentIno: number,
+  ino: number,
+): Entry | undefined {
+  try {
+    const child = inodes.get(ino);
+    return child === undefined ? undefined : entryOf(context, state, parentIno, child);
+  } catch (error) {
+    if (error instanceof CorruptionError) return undefined;
+    throw error;
+  }
+}

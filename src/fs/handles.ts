@@ -1,0 +1,82 @@
+/** Open files and directories: small numbers, reused, as file descriptors are. */
+import { FsError } from "../core/errors.ts";
+import type { Handle } from "./file-system.ts";
+import type { State, States } from "./nodes.ts";
+
+/** The directory .snapshot is in no state. */
+export type OpenFile =
+  | { readonly kind: "file" | "directory"; readonly state: State; readonly ino: number; readonly flags: number }
+  | { readonly kind: "snapshots" };
+
+/** A file or directory of a state. */
+export type OpenInode = Extract<OpenFile, { readonly state: State }>;
+
+export interface Handles {
+  open(file: OpenFile): Handle;
+  /** Throws FsError EBADF. */
+  get(handle: Handle): OpenFile;
+  /** An open file or directory that is an inode. Throws FsError EBADF. */
+  inode(handle: Handle): OpenInode;
+  /** An open file. Throws FsError EBADF. */
+  file(handle: Handle): OpenInode;
+  /** Takes the handle back. True when it was the last one of a file that can be unlinked while it is open. */
+  close(handle: Handle): { readonly file: OpenFile; readonly isLast: boolean };
+  readonly count: number;
+}
+
+export function openHandles(states: States): Handles {
+  const files: (OpenFile | undefined)[] = [];
+  const free: number[] = [];
+
+  function get(handle: Handle): OpenFile {
+    const file = files[handle - 1];
+    if (file === undefined) throw new FsError("EBADF", `handle ${handle} is not open`);
+    return file;
+  }
+
+  function inode(handle: Handle): OpenInode {
+    const file = get(handle);
+    if (file.kind === "snapshots") throw new FsError("EBADF", "the directory of snapshots holds no data");
+    return file;
+  }
+
+  return {
+    open(file): Handle {
+      const index = free.pop() ?? files.length;
+      files[index] = file;
+      if (file.kind !== "snapshots") {
+        const { state, ino } = file;
+        states.opened(state);
+        if (state.writable) state.openCounts.set(ino, (state.openCounts.get(ino) ?? 0) + 1);
+      }
+      return (index + 1) as Handle;
+    },
+    get,
+    inode,
+    file(handle): OpenInode {
+      const file = inode(handle);
+      if (file.kind !== "file") throw new FsError("EISDIR", "the handle is one of a directory");
+      return file;
+    },
+    close(handle): { readonly file: OpenFile; readonly isLast: boolean } {
+      const file = get(handle);
+      files[handle - 1] = undefined;
+      free.push(handle - 1);
+      let isLast = false;
+      if (file.kind !== "snapshots") {
+        const { state, ino } = file;
+        const count = state.openCounts.get(ino);
+        if (count !== undefined) {
+          isLast = count === 1;
+          if (isLast) state.openCounts.delete(ino);
+          else state.openCounts.set(ino, count - 1);
+        }
+        states.released(state);
+      }
+      return { file, isLast };
+    },
+    get count(): number {
+      return files.length - free.length;
+    },
+  };
+}

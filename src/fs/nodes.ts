@@ -1,0 +1,255 @@
+/**
+ * Node ids, and the states that they lead to.
+ *
+ *     node id = state number * 2^32 + ino
+ *
+ *     node 1                     root of the current state, whichever that is
+ *     node 2                     the virtual directory .snapshot (ino 2 is never a file of the user)
+ *     state 0, 3, 7 ...          the active filesystem: a new number whenever the volume replaces it
+ *     state 1, 2, 5 ...          snapshots, numbered when they are first looked up
+ *
+ * A state ends in one of three ways. A restore replaces the active filesystem: what was looked up in it is ESTALE. A
+ * snapshot is deleted: ESTALE too. A following mount moves on: the old state goes on being read, its blocks are verified
+ * like all others, and one that has been given to something else answers ESTALE. Old states are dropped when the kernel
+ * has forgotten all of their nodes, or when there are too many.
+ *
+ * Invariant: the number of a state is not used for another one while the kernel knows a node of it; a state that ended
+ * stays in the table, without its inodes, until then.
+ */
+import { CorruptionError, FsError } from "../core/errors.ts";
+import { U32_MAX } from "../core/numbers.ts";
+import { FIRST_FREE_INO, ROOT_INO } from "../format/constants.ts";
+import type { SnapshotRecord } from "../format/snapshot-record.ts";
+import type { BlockStore } from "../tree/block-store.ts";
+import type { Inode, InodeFile } from "../tree/inode-file.ts";
+import type { Volume } from "../volume/volume.ts";
+import { type NodeId, ROOT_NODE } from "./file-system.ts";
+import { isDirectory } from "./modes.ts";
+
+/** One state of the filesystem that nodes can be in. */
+export interface State {
+  readonly number: number;
+  /** Undefined: the state has ended, and all its nodes are stale. */
+  inodes: InodeFile | undefined;
+  readonly writable: boolean;
+  /** The snapshot it is; 0: an active filesystem. */
+  readonly snapshotId: number;
+  /** What stands in the high word of st_ino. */
+  readonly inoHigh: number;
+  /** Lookups that the kernel has not forgotten. */
+  lookupCount: number;
+  handleCount: number;
+  /** Open handles by ino, where files can be unlinked while they are open. */
+  readonly openCounts: Map<number, number>;
+}
+
+export interface States {
+  readonly current: State;
+  /** To be called at the start of every operation: moves to what the volume shows now, and lets blocks be reused. */
+  begin(): void;
+  /** The state of a node. Throws FsError ESTALE when it has ended. */
+  of(node: NodeId): State;
+  /** The inodes of a state. Throws FsError ESTALE when it has ended. */
+  inodesOf(state: State): InodeFile;
+  /** An inode of a state. Throws FsError ESTALE when it is free. */
+  inode(state: State, ino: number): Inode;
+  /** The same, which must be a directory: FsError ENOTDIR. */
+  directory(state: State, ino: number): Inode;
+  ofSnapshot(record: SnapshotRecord): State;
+  nodeOf(state: State, ino: number): NodeId;
+  forget(node: NodeId, count: number): void;
+  opened(state: State): void;
+  released(state: State): void;
+  /** What the caller of the operation that has just failed is to see. */
+  answerTo(error: unknown): unknown;
+}
+
+export interface StatesOptions {
+  readonly volume: Volume;
+  readonly readOnly: boolean;
+  readonly following: boolean;
+  readonly snapshot?: SnapshotRecord | undefined;
+  /** A writable active filesystem has become current. */
+  readonly becameCurrent: (state: State) => void;
+}
+
+export const SNAPSHOTS_NODE = 2 as NodeId;
+
+const TWO_32 = 0x1_0000_0000;
+const STATE_NUMBER_END = 2 ** 21;
+/** Old states of a following mount that are kept: with and without open files. */
+const OLD_STATES_MAX = 64;
+const OLD_OPEN_STATES_MAX = 1024;
+
+export function inoOf(node: NodeId): number {
+  return node % TWO_32;
+}
+
+export function openStates(options: StatesOptions): States {
+  const { volume, following, snapshot } = options;
+  const byNumber = new Map<number, State>();
+  const bySnapshot = new Map<number, State>();
+  /** Ended or left behind, oldest first. */
+  let old: State[] = [];
+  let stores: readonly BlockStore[] = [];
+  let numberNext = 0;
+  let touched: State | undefined;
+  let stateCount = volume.stateCount;
+  let current = snapshot === undefined ? activeState() : snapshotState(snapshot, 0);
+
+  function newState(fields: Pick<State, "inodes" | "writable" | "snapshotId" | "inoHigh">): State {
+    while (byNumber.has(numberNext)) numberNext = (numberNext + 1) % STATE_NUMBER_END;
+    const { inodes, writable, snapshotId, inoHigh } = fields;
+    const number = numberNext;
+    numberNext = (numberNext + 1) % STATE_NUMBER_END;
+    const openCounts = new Map<number, number>();
+    const state = { number, inodes, writable, snapshotId, inoHigh, lookupCount: 0, handleCount: 0, openCounts };
+    byNumber.set(number, state);
+    collectStores();
+    return state;
+  }
+
+  function activeState(): State {
+    const writable = volume.writable && !options.readOnly;
+    return newState({ inodes: volume.active, writable, snapshotId: 0, inoHigh: 0 });
+  }
+
+  function snapshotState(record: SnapshotRecord, inoHigh: number): State {
+    return newState({ inodes: volume.openSnapshot(record), writable: false, snapshotId: record.id, inoHigh });
+  }
+
+  function collectStores(): void {
+    const found = new Set<BlockStore>();
+    for (const state of byNumber.values()) if (state.inodes !== undefined) found.add(state.inodes.store);
+    stores = [...found];
+  }
+
+  /** The volume shows another state now. */
+  function move(): void {
+    stateCount = volume.stateCount;
+    if (snapshot !== undefined) return;
+    const left = current;
+    current = activeState();
+    old.push(left);
+    if (!following) end(left);
+    dropOld();
+    if (current.writable) options.becameCurrent(current);
+  }
+
+  function end(state: State): void {
+    state.inodes = undefined;
+    state.openCounts.clear();
+    if (state.snapshotId !== 0) bySnapshot.delete(state.snapshotId);
+    collectStores();
+  }
+
+  function dropOld(): void {
+    let open = 0;
+    let idle = 0;
+    for (let i = old.length - 1; i >= 0; i--) {
+      const state = old[i] as State;
+      if (state.inodes === undefined) continue;
+      const tooMany = state.handleCount > 0 ? ++open > OLD_OPEN_STATES_MAX : ++idle > OLD_STATES_MAX;
+      if (tooMany) end(state);
+    }
+    for (const state of old) sweep(state);
+  }
+
+  /** Takes a state that nobody can name any more out of the table. */
+  function sweep(state: State): void {
+    if (state === current || state.lookupCount > 0 || state.handleCount > 0) return;
+    if (state.snapshotId !== 0 && state.inodes !== undefined) return; // found again by its name
+    if (!byNumber.delete(state.number)) return;
+    state.inodes = undefined;
+    old = old.filter((other) => other !== state);
+    collectStores();
+  }
+
+  function inodesOf(state: State): InodeFile {
+    touched = state;
+    if (state.snapshotId !== 0 && state.inodes !== undefined && !hasSnapshot(volume, state.snapshotId)) {
+      end(state);
+      if (state !== current) old.push(state);
+    }
+    if (state.inodes === undefined) throw new FsError("ESTALE", "this state of the filesystem is gone");
+    return state.inodes;
+  }
+
+  function inode(state: State, ino: number): Inode {
+    const inodes = inodesOf(state);
+    const found = ino >= FIRST_FREE_INO || ino === ROOT_INO ? inodes.get(ino) : undefined;
+    if (found === undefined) throw new FsError("ESTALE", `inode ${ino} is free`);
+    return found;
+  }
+
+  return {
+    get current(): State {
+      return current;
+    },
+    begin(): void {
+      if (volume.stateCount !== stateCount) move();
+      touched = undefined;
+      for (const store of stores) store.beginOperation();
+    },
+    of(node): State {
+      if (node === ROOT_NODE) return current;
+      const number = Math.floor(node / TWO_32);
+      if (number === current.number) return current;
+      const state = byNumber.get(number);
+      if (state === undefined) throw new FsError("ESTALE", `node ${node} is of no state that is known`);
+      return state;
+    },
+    inodesOf,
+    inode,
+    directory(state, ino): Inode {
+      const found = inode(state, ino);
+      if (!isDirectory(found.mode)) throw new FsError("ENOTDIR", `inode ${ino} is not a directory`);
+      return found;
+    },
+    ofSnapshot(record): State {
+      let state = bySnapshot.get(record.id);
+      if (state === undefined) {
+        state = snapshotState(record, record.id);
+        bySnapshot.set(record.id, state);
+      }
+      return state;
+    },
+    nodeOf(state, ino): NodeId {
+      if (ino === ROOT_INO && state.snapshotId === current.snapshotId) return ROOT_NODE;
+      return (state.number * TWO_32 + ino) as NodeId;
+    },
+    forget(node, count): void {
+      if (node === ROOT_NODE || node === SNAPSHOTS_NODE) return;
+      const state = byNumber.get(Math.floor(node / TWO_32));
+      if (state === undefined) return;
+      state.lookupCount = Math.max(0, state.lookupCount - count);
+      sweep(state);
+    },
+    opened(state): void {
+      state.handleCount += 1;
+    },
+    released(state): void {
+      state.handleCount -= 1;
+      sweep(state);
+    },
+    answerTo(error): unknown {
+      if (!following || !(error instanceof CorruptionError) || touched === undefined) return error;
+      // The mirror may have moved on and given our blocks to something else before we noticed.
+      if (touched === current && !volume.follow()) return error;
+      return new FsError("ESTALE", "the mirror has moved on and reused a block of this state", { cause: error });
+    },
+  };
+}
+
+/** Is there a snapshot of this number? They are in order of their numbers. */
+function hasSnapshot(volume: Volume, id: number): boolean {
+  const records = volume.snapshots();
+  let low = 0;
+  let high = records.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((records[middle]?.id ?? U32_MAX) < id) low = middle + 1;
+    else high = middle;
+  }
+  return records[low]?.id === id;
+}
