@@ -231,8 +231,8 @@ export function memoryFileSystem({ clock, durableAt = () => 0 }: MemoryFileSyste
     openCount: () => handles.size,
 
     lookup(parent, name): Fs.Entry {
+      if (name === ".") return entryOf(nodeOf(parent)); // any inode: how a file handle is opened again
       const directory = directoryOf(parent);
-      if (name === ".") return entryOf(directory);
       if (name === "..") return entryOf(nodeOf(directory.parent as Fs.NodeId));
       return entryOf(existing(directory, name));
     },
