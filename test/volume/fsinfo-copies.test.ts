@@ -1,0 +1,93 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { manualClock } from "../../src/core/clock.ts";
+import { checksum } from "../../src/core/checksum.ts";
+import { CorruptionError, UserError } from "../../src/core/errors.ts";
+import { prng } from "../../src/core/prng.ts";
+import { fsinfoVbns } from "../../src/format/constants.ts";
+import { decodeFsinfo, encodeFsinfo, fsinfoRecord } from "../../src/format/fsinfo.ts";
+import { createVolume } from "../../src/volume/create.ts";
+import { looksLikeVolume, readFsinfo, readFsinfoCopies } from "../../src/volume/fsinfo-copies.ts";
+import { openVolume } from "../../src/volume/open.ts";
+import { type MemoryDevice, memoryDevice } from "../support/devices.ts";
+
+const clock = manualClock();
+
+function formatted(blocks = 3000): MemoryDevice {
+  const device = memoryDevice(blocks);
+  createVolume({ device, clock, random: prng(1), label: "test" });
+  return device;
+}
+
+test("fsinfo comes back as it was written, from both places", () => {
+  const device = formatted();
+  const [first, second] = readFsinfoCopies(device);
+  assert.deepEqual(first.fsinfo, second.fsinfo);
+  assert.deepEqual([first.vbn, second.vbn], fsinfoVbns(readFsinfo(device).reservedBlocks));
+  assert.equal(readFsinfo(device).label, "test");
+  const { fsinfo } = first;
+  assert(fsinfo !== undefined);
+  assert.deepEqual({ ...decodeFsinfo(encodeFsinfo(fsinfo)), checksum: 0 }, { ...fsinfo, checksum: 0 });
+});
+
+test("any flipped byte of one copy is noticed, and the other copy is used, whatever the size of the volume", () => {
+  for (const blocks of [64, 3000, 500_000]) {
+    const device = formatted(blocks);
+    const { reservedBlocks, uuid } = readFsinfo(device);
+    for (const at of [0, 8, 12, 100, 2000, 4095]) {
+      for (const vbn of fsinfoVbns(reservedBlocks)) {
+        const damaged = device.clone();
+        damaged.corrupt(vbn * 4096 + at, 0x41);
+        assert.equal(readFsinfoCopies(damaged).filter((copy) => copy.fsinfo === undefined).length, 1);
+        assert.deepEqual(readFsinfo(damaged).uuid, uuid);
+        assert.equal(
+          openVolume({ device: damaged, clock, random: prng(1), writable: true }).status().blockCount,
+          blocks,
+        );
+      }
+    }
+  }
+});
+
+test("the newer of two whole copies counts", () => {
+  const device = formatted();
+  const { reservedBlocks, ...rest } = readFsinfo(device);
+  const newer = encodeFsinfo({ ...rest, reservedBlocks, cpCount: 77 });
+  device.writeDurable(fsinfoVbns(reservedBlocks)[1], newer);
+  assert.equal(readFsinfo(device).cpCount, 77);
+});
+
+test("a device without a volume, or with both copies damaged, is refused with what was found", () => {
+  assert.throws(
+    () => readFsinfo(memoryDevice(1000)),
+    (error: unknown) =>
+      error instanceof UserError && error.failure === "corrupt" && error.message.includes("magic missing"),
+  );
+  const device = formatted();
+  for (const vbn of fsinfoVbns(readFsinfo(device).reservedBlocks)) device.corrupt(vbn * 4096 + 200);
+  assert.throws(() => readFsinfo(device), /checksum/);
+  assert.equal(looksLikeVolume(device), true, "it was one: formatting it needs force");
+  assert.equal(looksLikeVolume(memoryDevice(1000)), false);
+});
+
+test("a version and features from the future are refused by name, impossible sizes too", () => {
+  const device = formatted();
+  const fsinfo = readFsinfo(device);
+  const changed = (edit: (view: DataView) => void): Uint8Array => {
+    const block = encodeFsinfo(fsinfo);
+    const view = new DataView(block.buffer);
+    edit(view);
+    fsinfoRecord.set.checksum(view, 0, checksum(block.subarray(0, 4092)));
+    return block;
+  };
+  assert.throws(() => decodeFsinfo(changed((view) => fsinfoRecord.set.version(view, 0, 9))), /format version 9/);
+  assert.throws(() => decodeFsinfo(changed((view) => fsinfoRecord.set.features(view, 0, 0x20))), /features 0x00000020/);
+  assert.throws(() => decodeFsinfo(changed((view) => fsinfoRecord.set.reservedBlocks(view, 0, 5000))), CorruptionError);
+  assert.throws(() => decodeFsinfo(changed((view) => fsinfoRecord.set.blockCount(view, 0, 3))), CorruptionError);
+});
+
+test("a block file that was cut short is refused", () => {
+  const device = formatted(3000);
+  const short = { ...device, blockCount: 2000 };
+  assert.throws(() => readFsinfo(short), /has 3000 blocks, but its file only 2000/);
+});
