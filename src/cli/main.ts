@@ -7,7 +7,13 @@
 import { readFileSync } from "node:fs";
 import yargs, { type Argv } from "yargs";
 import { UserError } from "../core/errors.ts";
+import { checkCommand } from "./commands/check.ts";
 import { formatCommand } from "./commands/format.ts";
+import { imageInspectCommand } from "./commands/image-inspect.ts";
+import { imageReceiveCommand } from "./commands/image-receive.ts";
+import { imageSendCommand } from "./commands/image-send.ts";
+import { imageVerifyCommand } from "./commands/image-verify.ts";
+import { mirrorKeyCommand } from "./commands/mirror-key.ts";
 import { mountCommand } from "./commands/mount.ts";
 import { snapshotCreateCommand } from "./commands/snapshot-create.ts";
 import { snapshotDeleteCommand } from "./commands/snapshot-delete.ts";
@@ -19,6 +25,7 @@ import { syncCommand } from "./commands/sync.ts";
 import { umountCommand } from "./commands/umount.ts";
 import { type Command, type GlobalOptions, noun } from "./command.ts";
 import { exitCodeHelp, exitCodes } from "./exit-codes.ts";
+import { exitWhenInterrupted } from "./interrupt.ts";
 import { printError } from "./output.ts";
 
 const commands: readonly Command[] = [
@@ -27,6 +34,7 @@ const commands: readonly Command[] = [
   umountCommand,
   statusCommand,
   syncCommand,
+  checkCommand,
   noun("snapshot", "Keep states of the filesystem, and go back to them.", [
     snapshotCreateCommand,
     snapshotDeleteCommand,
@@ -34,14 +42,19 @@ const commands: readonly Command[] = [
     snapshotRenameCommand,
     snapshotListCommand,
   ]),
+  noun("image", "Ship snapshots, or what changed between two, as streams of blocks.", [
+    imageSendCommand,
+    imageReceiveCommand,
+    imageInspectCommand,
+    imageVerifyCommand,
+  ]),
+  noun("mirror", "Keep a copy of a volume on another host up to date.", [mirrorKeyCommand]),
 ];
 
 /** Runs one command line, without the name of the program. Returns the exit code. */
 export async function main(args: readonly string[]): Promise<number> {
   process.stdout.on("error", onBrokenPipe);
-  process.on("SIGINT", () => {
-    if (process.listenerCount("SIGINT") === 1) process.exit(exitCodes.interrupted.code); // a daemon has its own
-  });
+  exitWhenInterrupted();
   try {
     await parser(args).parseAsync();
     return typeof process.exitCode === "number" ? process.exitCode : 0;

@@ -1,4 +1,4 @@
-/** The values of options: sizes, intervals, addresses. One parser each, for every command. */
+/** The values of options: sizes and intervals. One parser each, for every command. */
 import { UserError } from "../core/errors.ts";
 
 const sizeUnits: Readonly<Record<string, number>> = {
@@ -38,26 +38,6 @@ export function parseInterval(text: string): number {
     );
   }
   return ms;
-}
-
-export interface Address {
-  readonly host: string;
-  readonly port: number;
-}
-
-/** HOST:PORT, [IPV6]:PORT. */
-export function parseAddress(text: string): Address {
-  const match = /^(?:\[([0-9a-f:.%a-z]+)\]|([^:\[\]]+)):(\d+)$/i.exec(text.trim());
-  const host = match?.[1] ?? match?.[2];
-  const port = Number(match?.[3]);
-  if (host === undefined || !(port >= 0 && port <= 65535)) {
-    throw new UserError(
-      "usage",
-      `not an address: ${JSON.stringify(text)}`,
-      "HOST:PORT, such as 10.0.0.2:7400 or [::1]:7400",
-    );
-  }
-  return { host, port };
 }
 
 /** 1536 -> "1.5 KiB". */

@@ -1,6 +1,7 @@
 /** What commands print: results to stdout, everything else to stderr; with --json, documents instead of text. */
 import { UserError } from "../core/errors.ts";
-import { exitCodes } from "./exit-codes.ts";
+import { type ExitName, exitCodes } from "./exit-codes.ts";
+import { InterruptedError } from "./interrupt.ts";
 
 export interface Output {
   readonly json: boolean;
@@ -46,7 +47,14 @@ export function printError(
   return code;
 }
 
-function describe(error: unknown): Pick<UserError, "failure" | "message" | "hint"> {
+interface Description {
+  readonly failure: Exclude<ExitName, "done">;
+  readonly message: string;
+  readonly hint: string;
+}
+
+function describe(error: unknown): Description {
+  if (error instanceof InterruptedError) return { failure: "interrupted", message: error.message, hint: "" };
   if (error instanceof UserError) return error;
   const message = error instanceof Error ? error.message : String(error);
   const corrupt = error instanceof Error && error.name === "CorruptionError";

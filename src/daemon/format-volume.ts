@@ -40,11 +40,7 @@ export async function formatVolume({ path, sizeBytes, label, force }: FormatOpti
   if (Buffer.byteLength(label) > LABEL_BYTES_MAX) {
     throw new UserError("usage", `the label is longer than ${LABEL_BYTES_MAX} bytes`);
   }
-  const [mount] = await daemonStatuses(path);
-  if (mount !== undefined) {
-    const hint = `unmount it first: tidemark umount ${mount.mountPoint}`;
-    throw new UserError("in-use", `${path} is mounted on ${mount.mountPoint}`, hint);
-  }
+  await refuseMounted(path, { evenReadOnly: true });
   if (!force) refuseContents(path);
   checkLock(path);
   const device = createFileDevice(path, blockCount);
@@ -61,6 +57,15 @@ export async function formatVolume({ path, sizeBytes, label, force }: FormatOpti
   } finally {
     device.close();
   }
+}
+
+/** UserError "in-use" that says where the volume is mounted. */
+export async function refuseMounted(path: string, { evenReadOnly }: { readonly evenReadOnly: boolean }): Promise<void> {
+  const mounts = await daemonStatuses(path);
+  const mount = mounts.find(({ mode }) => evenReadOnly || mode === "write");
+  if (mount === undefined) return;
+  const hint = `unmount it first: tidemark umount ${mount.mountPoint}`;
+  throw new UserError("in-use", `${path} is mounted on ${mount.mountPoint}`, hint);
 }
 
 /** Before the file is cut to its new size: nobody may be writing it. */

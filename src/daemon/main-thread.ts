@@ -32,7 +32,7 @@ import { type Name, ROOT_NODE } from "../fs/file-system.ts";
 import { replyHeader } from "../fuse/kernel/abi.ts";
 import { invalidateEntry, invalidateInode } from "../fuse/kernel/notify.ts";
 import { sendReply } from "../fuse/kernel/loop.ts";
-import { mount, unmount } from "../fuse/mount.ts";
+import { MOUNT_TYPE, mount, mountTable, unmount } from "../fuse/mount.ts";
 import type { FrozenCp } from "../volume/volume.ts";
 import { openCommitter } from "./commit.ts";
 import type { MountConfig } from "./config.ts";
@@ -173,6 +173,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   try {
     const opened = await link.opened;
     waiting = waitingRoom(opened.cpCount);
+    if (mode.kind === "write") await clearAway(config);
     const mounted = await mount({
       source: blockFile,
       directory: mountPoint,
@@ -260,6 +261,12 @@ async function follow(link: ServerLink, blockFile: string, opened: VolumeSummary
   const watching = await watchForCps(blockFile, opened.cpCount, () => link.post({ kind: "follow" }));
   link.post({ kind: "follow" }); // what was committed between the opening and the watching
   return () => watching.close();
+}
+
+/** What a killed daemon of this volume has left on the directory: the lock, which we have, says that it is dead. */
+async function clearAway({ volume, mountPoint }: MountConfig): Promise<void> {
+  const row = mountTable().findLast(({ directory }) => directory === mountPoint);
+  if (row?.type === MOUNT_TYPE && row.source === volume) await unmount(mountPoint, { lazy: true });
 }
 
 /** The filesystem was set back: nothing that the kernel knows of the root holds any more. */

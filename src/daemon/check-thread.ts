@@ -1,0 +1,27 @@
+/** Verifies in a thread of its own: the work is synchronous and long, and the command must hear of an interruption. */
+import { parentPort, workerData } from "node:worker_threads";
+import { openFileDevice } from "../device/file-device.ts";
+import { type CheckOptions, type CheckProgress, type CheckReport, checkVolume } from "../volume/check.ts";
+import type { ControlError } from "../format/control-message.ts";
+import { plainError } from "./plain-error.ts";
+
+export interface CheckStart {
+  readonly path: string;
+  readonly options: Omit<CheckOptions, "onProgress">;
+}
+
+export type CheckMessage =
+  | { readonly kind: "progress"; readonly progress: CheckProgress }
+  | { readonly kind: "report"; readonly report: CheckReport }
+  | { readonly kind: "error"; readonly error: ControlError };
+
+const send = (message: CheckMessage): void => parentPort?.postMessage(message);
+const { path, options } = workerData as CheckStart;
+
+try {
+  const device = openFileDevice(path, { writable: false });
+  const report = checkVolume(device, { ...options, onProgress: (progress) => send({ kind: "progress", progress }) });
+  send({ kind: "report", report: structuredClone({ ...report, findings: report.findings }) });
+} catch (error) {
+  send({ kind: "error", error: plainError(error) });
+}
