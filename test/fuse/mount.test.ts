@@ -363,6 +363,7 @@ mountTest("a knock wakes the server, which stops when told to", {}, async ({ kno
   await knock(1);
   await knock(1);
   assert.equal(shared[counter.wakes], 2);
+  assert((shared[counter.requests] ?? 0) >= 3, "INIT and two knocks");
   await knock(2);
   assert.equal(await ended, "stopped");
 });

@@ -18,6 +18,7 @@ export const counter = {
   wakes: 7,
   seeks: 8,
   markKiB: 9,
+  requests: 10,
 } as const;
 
 export interface ServerData {
@@ -104,6 +105,7 @@ if (parentPort !== null) {
       ...(data.flushes && {
         flush: (node: NodeId, offset: number, request: Uint8Array) => post({ kind: "flush", node, offset, request }),
       }),
+      afterRequest: () => Atomics.add(shared, counter.requests, 1),
       hold: (cp, reply) => post({ kind: "held", cp, reply }),
       log: (text) => post({ kind: "log", text }),
     });

@@ -24,8 +24,8 @@ export interface ServeOptions {
   readonly wake: Int32Array;
   /** To clear word 0 before it looks for messages, so that none is missed. May have a request asked `again`. */
   readonly onWake: (again: (request: Uint8Array) => void) => "continue" | "stop";
-  /** Called after each request has been answered; it may block the loop to hold applications back. */
-  afterRequest?(): void;
+  /** Called after each request, its reply sent; it may block the loop to hold applications back. */
+  readonly afterRequest?: () => void;
   /** Takes a finished reply, a copy, that is to be sent once consistency point `cp` is durable. */
   readonly hold: (cp: CpCount, reply: Uint8Array) => void;
   /**
@@ -39,7 +39,7 @@ export interface ServeOptions {
 
 /** Serves until the mount is gone or onWake says stop, and says which. Throws what is a bug, after an EIO to who asked. */
 export function serve(options: ServeOptions): "unmounted" | "stopped" {
-  const { descriptor, wake, flush } = options;
+  const { descriptor, wake, flush, afterRequest } = options;
   const connection = makeConnection({ ...options, canFlush: flush !== undefined });
   const again = (request: Uint8Array): void => {
     connection.request.set(request);
@@ -50,7 +50,10 @@ export function serve(options: ServeOptions): "unmounted" | "stopped" {
   for (;;) {
     const lengthBytes = receive(connection, descriptor);
     if (lengthBytes === UNMOUNTED) return "unmounted";
-    if (lengthBytes !== NOTHING) handle(connection, lengthBytes, options);
+    if (lengthBytes !== NOTHING) {
+      handle(connection, lengthBytes, options);
+      afterRequest?.();
+    }
     if (Atomics.load(wake, 0) !== 0 && options.onWake(again) === "stop") return "stopped";
   }
 }
