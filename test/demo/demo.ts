@@ -59,7 +59,7 @@ async function demo(work: string): Promise<void> {
   await tidemark("image", "verify", at("monday.image"), at("tuesday.image"));
 
   say("kill -9 of the daemon while it is writing.");
-  const status = JSON.parse(await tidemarkOutput("status", volume, "--json")) as { pid: number };
+  const status = JSON.parse(await tidemarkOutput("status", volume, "--json")) as { mounts: { pid: number }[] };
   const writer = spawn("sh", ["-c", `i=0; while :; do i=$((i+1)); echo $i > '${home}/busy' || exit; done`], {
     stdio: "ignore",
   });
@@ -67,7 +67,7 @@ async function demo(work: string): Promise<void> {
   await new Promise((resolve) => {
     setTimeout(resolve, 500);
   });
-  process.kill(status.pid, "SIGKILL");
+  process.kill(status.mounts[0]?.pid as number, "SIGKILL");
   await run("umount", ["-l", home]);
   await tidemark("check", volume);
   await mount(volume, home);

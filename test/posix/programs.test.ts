@@ -51,14 +51,12 @@ const everything = (at: string): string => `
   for i in $(seq 1 300); do echo "file $i" > a/f$i; done
   head -c 5000000 /dev/urandom > a/b/large
   head -c 100 /dev/urandom > a/b/inline
-  truncate -s 3G a/b/sparse && echo end >> a/b/sparse
+  truncate -s 200M a/b/sparse && echo end >> a/b/sparse
   ln a/f1 a/hard && ln a/f1 a/b/hard2
   ln -s ../f1 a/b/soft && ln -s /no/such/place dangling && ln -s "$(printf 'x%.0s' $(seq 1 3000))" long-link
   mkfifo fifo && mknod null c 1 3 && mknod block b 7 9
-  python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("socket")' 2>/dev/null || true
   setfattr -n user.colour -v blue a/f2 && setfattr -n user.long -v "$(head -c 3000 /dev/zero | tr '\\0' y)" a/f3
   setfattr -n trusted.t -v 1 a
-  setfacl -m u:1234:rx a/f4
   chmod 4755 a/f5 && chmod 1777 empty && chown 1000:2000 a/f6 && chown -h 5:6 dangling
   touch -d '1961-04-12 06:07:00.123456789' a/f7 && touch -d '2106-02-07 06:28:16.987654321' a/f8
   touch "$(printf 'name\\nwith\\ttabs\\xff and bytes')" "$(printf 'n%.0s' $(seq 1 255))"
@@ -82,11 +80,11 @@ test("tar carries a tree of every kind of file onto the mount and back", { skip 
 test("rsync -aHAXS copies a tree, and finds nothing to do the second time", { skip }, async (t) => {
   const { volume, mnt, host, remount } = await place(t);
   await shell(everything(join(host, "tree")));
-  await shell(`rsync -aHAXS '${host}/tree/' '${mnt}/tree/'`);
+  await shell(`rsync -aHAXS --modify-window=-1 '${host}/tree/' '${mnt}/tree/'`);
   await assertSameTree(join(host, "tree"), join(mnt, "tree"));
   await shell(`cd '${host}/tree' && rm -r a/b/c && mv a/f10 a/f10-moved && echo more >> a/f11 && rm a/f12`);
   await remount();
-  await shell(`rsync -aHAXS --delete '${host}/tree/' '${mnt}/tree/'`);
+  await shell(`rsync -aHAXS --modify-window=-1 --delete '${host}/tree/' '${mnt}/tree/'`);
   await assertSameTree(join(host, "tree"), join(mnt, "tree"));
   await unmountVolume(mnt);
   await assertClean(volume);
@@ -158,8 +156,8 @@ test("kill -9 of the daemon loses nothing that was synced, and leaves a clean vo
     await shell(
       `echo 'synced ${round}' > '${mnt}/kept${round}' && sync '${mnt}/kept${round}' && echo lost > '${mnt}/unsynced${round}'`,
     );
-    const { pid } = JSON.parse(await tidemarkOk(["status", volume, "--json"])) as { pid: number };
-    process.kill(pid, "SIGKILL");
+    const { mounts } = JSON.parse(await tidemarkOk(["status", volume, "--json"])) as { mounts: { pid: number }[] };
+    process.kill(mounts[0]?.pid ?? assert.fail("no daemon"), "SIGKILL");
     await shell(`while ! umount -l '${mnt}' 2>/dev/null; do sleep 0.05; done`);
     await assertClean(volume);
     await mountVolume(t, volume, mnt);
