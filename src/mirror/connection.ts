@@ -23,6 +23,9 @@ const HANDSHAKE_MS_MAX = 10_000;
 /** Sockets that a listener has open at once: one source, and strangers on their way out. */
 const CONNECTIONS_MAX = 32;
 const KEEPALIVE_MS = 5000;
+const CLOSE_MS_MAX = 2000;
+/** What a listener that closes gives its connections to deliver what was sent. */
+const LAST_WORDS_MS_MAX = 500;
 
 export interface Address {
   readonly host: string;
@@ -199,7 +202,10 @@ export async function listen({ address, key, onConnection, onRefused }: ListenOp
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
-        for (const socket of sockets) socket.destroy();
+        const timer = setTimeout(() => {
+          for (const socket of sockets) socket.destroy();
+        }, LAST_WORDS_MS_MAX);
+        server.on("close", () => clearTimeout(timer));
       }),
   };
 }
@@ -226,7 +232,10 @@ function serve(socket: TLSSocket, peer: string, handlerOf: (connection: Connecti
       }
       socket.uncork();
     },
-    close: () => void socket.end(),
+    close(): void {
+      socket.end();
+      setTimeout(() => void socket.destroy(), CLOSE_MS_MAX).unref(); // the other end may be gone
+    },
     destroy: () => void socket.destroy(),
   };
   const handler = handlerOf(connection);

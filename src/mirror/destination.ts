@@ -122,7 +122,6 @@ export function destinationSession(options: DestinationOptions): DestinationSess
   let source: Peer | undefined; // the one that is listened to
   let receiving: Receiving | undefined;
   let work: "checkpoint" | "switch" | undefined; // under way
-  let framesAtCheckpoint = 0; // when it was asked for
   let stopping = false;
   let ended = false;
 
@@ -173,7 +172,6 @@ export function destinationSession(options: DestinationOptions): DestinationSess
   function checkpoint(): void {
     if (work !== undefined || receiving === undefined) return;
     work = "checkpoint";
-    framesAtCheckpoint = receiving.framesWritten;
     receiving.bytesSince = 0;
     act({ kind: "checkpoint" });
   }
@@ -329,7 +327,7 @@ export function destinationSession(options: DestinationOptions): DestinationSess
     work = undefined;
     if (receiving === undefined) return; // it was abandoned meanwhile, and forgotten
     interrupted = made;
-    receiving.framesDurable = framesAtCheckpoint;
+    receiving.framesDurable = Math.min(made.frames, receiving.framesWritten);
     if (receiving.framesWritten === receiving.offer.frameCount) return beginSwitch();
     if (source?.told === true) return ack();
     if (receiving.framesWritten > receiving.framesDurable) return checkpoint();

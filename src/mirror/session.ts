@@ -29,8 +29,9 @@
  *
  * From zrepl (the two sides compare what they have, then plan), ZFS (resume tokens) and SnapMirror (the base is held).
  */
-import type { MirrorMessage } from "../format/mirror-message.ts";
+
 import { formatUuid } from "../core/uuid.ts";
+import type { MirrorMessage } from "../format/mirror-message.ts";
 import { isNoState, type StateIdentity } from "../format/mirror-message.ts";
 
 export const HEARTBEAT_MS = 1000;
