@@ -17,7 +17,7 @@ const PAGE_BLOCKS = 64;
 const PAGE_BYTES = PAGE_BLOCKS * BLOCK_BYTES;
 
 export interface MemoryDevice extends BlockDevice {
-  /** An independent device with the same contents. */
+  /** An independent device with the same contents. Cheap: pages are copied when one of the two writes. */
   clone(): MemoryDevice;
   /** Flips bits of one byte, as rotten storage does: `at` counts bytes from the start of the device. */
   corrupt(at: number, xor?: number): void;
@@ -29,12 +29,16 @@ export function memoryDevice(blockCount: number): MemoryDevice {
 }
 
 function memoryOf(blockCount: number, pages: Map<number, Uint8Array>): MemoryDevice {
+  /** Pages that no clone shares: only these are written in place. */
+  const owned = new Set<number>();
+
   function pageFor(vbn: number): Uint8Array {
     const key = Math.floor(vbn / PAGE_BLOCKS);
     let page = pages.get(key);
-    if (page === undefined) {
-      page = new Uint8Array(PAGE_BYTES);
+    if (page === undefined || !owned.has(key)) {
+      page = page === undefined ? new Uint8Array(PAGE_BYTES) : page.slice();
       pages.set(key, page);
+      owned.add(key);
     }
     return page;
   }
@@ -74,9 +78,8 @@ function memoryOf(blockCount: number, pages: Map<number, Uint8Array>): MemoryDev
     },
     close(): void {},
     clone(): MemoryDevice {
-      const copies = new Map<number, Uint8Array>();
-      for (const [key, page] of pages) copies.set(key, page.slice());
-      return memoryOf(blockCount, copies);
+      owned.clear();
+      return memoryOf(blockCount, new Map(pages));
     },
     corrupt(at, xor = 0xff): void {
       const page = pageFor(Math.floor(at / BLOCK_BYTES));

@@ -1,0 +1,355 @@
+/**
+ * Deterministic simulation of one host: random operations, consistency points in their single steps, snapshots, full
+ * volumes, power cuts at any write with any part of what was not flushed lost or torn, and opening again.
+ *
+ * Beside the filesystem runs the model. At each freeze a copy of it is kept: after a crash the filesystem must equal the
+ * copy of the consistency point whose number fsinfo has, which is the last one known to be durable or the one that was on
+ * its way. All the time no write may hit a block that the durable state, the one on its way, or a snapshot of either
+ * refers to, and the check must find nothing. Everything follows from the seed.
+ */
+import assert from "node:assert/strict";
+import { manualClock } from "../../src/core/clock.ts";
+import { FsError } from "../../src/core/errors.ts";
+import { below, prng, type Random } from "../../src/core/prng.ts";
+import type { BlockDevice } from "../../src/device/block-device.ts";
+import { decodeFsinfo } from "../../src/format/fsinfo.ts";
+import { type OpenFileSystem, openFileSystem } from "../../src/fs/active.ts";
+import { checkVolume } from "../../src/volume/check.ts";
+import { createVolume } from "../../src/volume/create.ts";
+import { openVolume } from "../../src/volume/open.ts";
+import type { FrozenCp, Volume } from "../../src/volume/volume.ts";
+import {
+  type CrashDevice,
+  crashDevice,
+  guardedDevice,
+  type MemoryDevice,
+  memoryDevice,
+  PowerCut,
+} from "../support/devices.ts";
+import { applyToReal, assertEqual, type Slots } from "../support/fs-paths.ts";
+import { applyToModel, copyModel, emptyModel, type Model, type Operation } from "../support/model-fs.ts";
+import { protectedBlocks } from "../support/protected-blocks.ts";
+import { pick, randomOperation } from "./operations.ts";
+
+export interface SimulationOptions {
+  readonly seed: number;
+  /** Default: what the seed says. */
+  readonly steps?: number;
+  /** Says each step: for repeating a failure. */
+  readonly trace?: (line: string) => void;
+}
+
+export interface SimulationResult {
+  readonly steps: number;
+  readonly crashes: number;
+  readonly consistencyPoints: number;
+  readonly fullAnswers: number;
+}
+
+/** All that a state on disk consists of, by the model. Copies: never changed. */
+interface Saved {
+  readonly cpCount: number;
+  readonly model: Model;
+  readonly snapshots: ReadonlyMap<string, Model>;
+}
+
+/** A consistency point on its way: what has been done for it so far. */
+interface InFlight {
+  readonly frozen: FrozenCp;
+  readonly saved: Saved;
+  stage: number;
+}
+
+interface World {
+  readonly random: Random;
+  readonly clock: ReturnType<typeof manualClock>;
+  readonly sizeMax: number;
+  readonly trace: (line: string) => void;
+  disk: CrashDevice;
+  device: BlockDevice;
+  volume: Volume;
+  fs: OpenFileSystem;
+  slots: Slots;
+  model: Model;
+  snapshots: Map<string, Model>;
+  durable: Saved;
+  inFlight: InFlight | undefined;
+  guards: ((vbn: number) => boolean)[];
+  crashes: number;
+  consistencyPoints: number;
+  fullAnswers: number;
+}
+
+const SNAPSHOT_NAMES = ["one", "two", "three", "four"];
+/** Steps of a commit: flush, first copy, second copy, commit. */
+const STAGES = 4;
+
+/** Runs one history. Throws when anything is not as it must be. */
+export function simulate({ seed, steps, trace = (): void => {} }: SimulationOptions): SimulationResult {
+  const random = prng(seed);
+  const blockCount = pick(random, [128, 192, 256, 400, 1024, 4096, 40_000]);
+  const stepCount = steps ?? pick(random, [60, 150, 400]);
+  const clock = manualClock();
+  const base = memoryDevice(blockCount);
+  createVolume({ device: base, clock, random, label: "simulation" });
+  trace(`volume of ${blockCount} blocks, ${stepCount} steps`);
+  const model = emptyModel(clock.now());
+  const nothing: Saved = { cpCount: 1, model: copyModel(model), snapshots: new Map() };
+  const sizeMax = Math.max(5000, Math.min(300_000, blockCount * 64));
+  const world = openWorld({ random, clock, sizeMax, trace }, base, nothing);
+  for (let step = 0; step < stepCount; step++) {
+    clock.advanceMs(1 + below(random, 5));
+    cutSometimes(world);
+    try {
+      takeStep(world);
+    } catch (error) {
+      if (!(error instanceof PowerCut)) throw error;
+      recover(world);
+    }
+  }
+  world.disk.cutAfter(Number.POSITIVE_INFINITY);
+  finishCp(world);
+  compareAll(world);
+  return {
+    steps: stepCount,
+    crashes: world.crashes,
+    consistencyPoints: world.consistencyPoints,
+    fullAnswers: world.fullAnswers,
+  };
+}
+
+function openWorld(
+  fixed: Pick<World, "random" | "clock" | "sizeMax" | "trace">,
+  base: MemoryDevice,
+  durable: Saved,
+): World {
+  const disk = crashDevice({ random: fixed.random, base });
+  const world: Partial<World> & { guards: World["guards"] } = {
+    ...fixed,
+    disk,
+    durable,
+    guards: [],
+    crashes: 0,
+    consistencyPoints: 0,
+    fullAnswers: 0,
+  };
+  world.device = guardedDevice(disk, (vbn) => world.guards.some((guard) => guard(vbn)));
+  reopen(world as World);
+  return world as World;
+}
+
+/** Opens what is on the disk, which is the state `world.durable`, and takes that over. */
+function reopen(world: World): void {
+  const { clock, random } = world;
+  world.guards = [];
+  world.volume = openVolume({ device: world.device, clock, random, writable: true, cacheBytesMax: 1 << 20 });
+  world.guards = [protectedBlocks(world.disk, world.volume.committed)];
+  assert.equal(world.volume.committed.cpCount, world.durable.cpCount);
+  world.fs = openFileSystem({ volume: world.volume, clock });
+  world.model = copyModel(world.durable.model);
+  world.snapshots = new Map(world.durable.snapshots);
+  world.slots = new Map();
+  world.inFlight = undefined;
+}
+
+function cutSometimes(world: World): void {
+  if (below(world.random, 40) > 0) return;
+  const operations = below(world.random, pick(world.random, [3, 10, 60]));
+  world.trace(`the power will go after ${operations} device operations`);
+  world.disk.cutAfter(operations);
+}
+
+/** The power went: what the disk kept must be the durable state or the one that was on its way. */
+function recover(world: World): void {
+  const { clock, random } = world;
+  world.crashes += 1;
+  const left = world.disk.crash();
+  const { findings } = checkVolume(left);
+  assert.deepEqual(findings, [], "findings after a crash");
+  const looked = openVolume({ device: left, clock, random, writable: false }).committed.cpCount;
+  const kept =
+    world.inFlight !== undefined && looked === world.inFlight.saved.cpCount ? world.inFlight.saved : world.durable;
+  world.trace(
+    `power cut: consistency point ${looked} of ${world.durable.cpCount}${world.inFlight === undefined ? "" : ` and ${world.inFlight.saved.cpCount}`}`,
+  );
+  assert.equal(looked, kept.cpCount, "a consistency point that was durable is gone");
+  if (world.inFlight !== undefined && world.inFlight.stage > 1)
+    assert.equal(looked, world.inFlight.saved.cpCount, "fsinfo was durable");
+  world.disk = crashDevice({ random, base: left });
+  world.device = guardedDevice(world.disk, (vbn) => world.guards.some((guard) => guard(vbn)));
+  world.durable = kept;
+  cutSometimes(world);
+  try {
+    reopen(world);
+    compareAll(world);
+  } catch (error) {
+    if (!(error instanceof PowerCut)) throw error;
+    recover(world); // while recovering
+  }
+}
+
+function takeStep(world: World): void {
+  const { random, volume } = world;
+  const choice = below(random, 100);
+  if (choice < 72) operate(world, randomOperation(random, world.model, world.sizeMax));
+  else if (choice < 86) advanceCp(world);
+  else if (choice < 88) volume.relieve();
+  else if (choice < 90) reclaim(world);
+  else if (choice < 97) changeSnapshots(world);
+  else if (choice < 98) {
+    world.trace("compare");
+    compareAll(world);
+  } else if (choice < 99) {
+    world.trace("close and open");
+    finishCp(world);
+    reopen(world);
+    compareAll(world);
+  } else throw new PowerCut("now, between two operations");
+}
+
+function operate(world: World, op: Operation): void {
+  const now = world.clock.now();
+  const found = applyToReal(world.fs, world.slots, op);
+  world.trace(`${describe(op)} -> ${found === "" ? "done" : found}`);
+  if (found !== "ENOSPC") {
+    assert.equal(found, applyToModel(world.model, op, now), `answer to ${describe(op)}`);
+    return;
+  }
+  world.fullAnswers += 1;
+  const deletes = op.kind === "unlink" || op.kind === "rmdir" || (op.kind === "truncate" && op.sizeBytes === 0);
+  if (!deletes) return;
+  // A full volume can always delete, once what was deleted before is free.
+  finishCp(world);
+  finishCp(world);
+  const again = applyToReal(world.fs, world.slots, op);
+  assert.equal(again, applyToModel(world.model, op, now), `a full volume cannot ${describe(op)}`);
+}
+
+/** Freezes a consistency point, or takes the one on its way a step further. */
+function advanceCp(world: World): void {
+  if (world.inFlight === undefined) freeze(world);
+  else stepCp(world, world.inFlight);
+}
+
+function freeze(world: World): void {
+  const { volume } = world;
+  const frozen = volume.freezeCp("timer");
+  world.trace(`freeze consistency point ${frozen.cpCount}`);
+  const saved: Saved = { cpCount: frozen.cpCount, model: copyModel(world.model), snapshots: new Map(world.snapshots) };
+  world.inFlight = { frozen, saved, stage: 0 };
+  world.consistencyPoints += 1;
+  world.guards.push(protectedBlocks(world.disk, decodeFsinfo(frozen.fsinfo)));
+}
+
+function stepCp(world: World, inFlight: InFlight): void {
+  const { frozen, stage } = inFlight;
+  world.trace(`consistency point ${frozen.cpCount}: ${["flush", "fsinfo", "fsinfo", "commit"][stage]}`);
+  inFlight.stage += 1;
+  if (stage === 0) {
+    inFlight.stage = 0;
+    world.device.flush();
+    inFlight.stage = 1;
+  } else if (stage < STAGES - 1) {
+    inFlight.stage = stage;
+    world.device.writeDurable(frozen.fsinfoVbns[stage - 1] as number, frozen.fsinfo);
+    inFlight.stage = stage + 1;
+  } else {
+    world.volume.commitCp(frozen);
+    world.durable = inFlight.saved;
+    world.inFlight = undefined;
+    world.guards = world.guards.slice(-1);
+    const { findings } = checkVolume(world.disk);
+    assert.deepEqual(findings, [], "findings after a consistency point");
+  }
+}
+
+/** Everything changed so far is durable afterwards. */
+function finishCp(world: World): void {
+  while (world.inFlight !== undefined) stepCp(world, world.inFlight);
+  freeze(world);
+  while (world.inFlight !== undefined) stepCp(world, world.inFlight);
+}
+
+function reclaim(world: World): void {
+  try {
+    world.fs.reclaimSlice();
+  } catch (error) {
+    if (!(error instanceof FsError) || error.code !== "ENOSPC") throw error;
+    world.fullAnswers += 1;
+  }
+}
+
+function changeSnapshots(world: World): void {
+  const { random, volume, snapshots } = world;
+  const name = pick(random, SNAPSHOT_NAMES);
+  const choice = below(random, 8);
+  const has = snapshots.has(name);
+  if (choice < 4 && !has) {
+    while (world.inFlight !== undefined) stepCp(world, world.inFlight);
+    world.trace(`snapshot create ${name}`);
+    try {
+      volume.createSnapshot(name);
+    } catch (error) {
+      if (error instanceof FsError && error.code === "ENOSPC") return;
+      throw error;
+    }
+    snapshots.set(name, copyModel(world.model));
+    freeze(world);
+  } else if (choice < 4) {
+    assert.throws(() => volume.createSnapshot(name), FsError);
+  } else if (choice < 6) {
+    world.trace(`snapshot delete ${name}${has ? "" : ", which there is not"}`);
+    if (!has) assert.throws(() => volume.deleteSnapshot(name), FsError);
+    else if (answered(() => volume.deleteSnapshot(name))) snapshots.delete(name);
+  } else if (choice < 7) {
+    const into = pick(random, SNAPSHOT_NAMES);
+    const content = snapshots.get(name);
+    if (content === undefined || snapshots.has(into)) return;
+    world.trace(`snapshot rename ${name} ${into}`);
+    if (!answered(() => volume.renameSnapshot(name, into))) return;
+    snapshots.delete(name);
+    snapshots.set(into, content);
+  } else if (has) {
+    world.trace(`snapshot restore ${name}`);
+    volume.restoreSnapshot(name);
+    world.model = copyModel(snapshots.get(name) as Model);
+    for (const handle of world.slots.values()) world.fs.release(handle);
+    world.slots.clear();
+  }
+}
+
+/** False: the reserved area is full for now. */
+function answered(change: () => void): boolean {
+  try {
+    change();
+    return true;
+  } catch (error) {
+    if (error instanceof FsError && error.code === "ENOSPC") return false;
+    throw error;
+  }
+}
+
+function compareAll(world: World): void {
+  assertEqual(world.fs, world.model);
+  const { volume, clock } = world;
+  assert.deepEqual(
+    volume
+      .snapshots()
+      .map(({ name }) => name)
+      .toSorted(),
+    [...world.snapshots.keys()].toSorted(),
+    "names of snapshots",
+  );
+  for (const [name, model] of world.snapshots) {
+    const snapshot = volume.findSnapshot(name);
+    assert(snapshot !== undefined);
+    assertEqual(openFileSystem({ volume, clock, snapshot, readOnly: true }), model);
+  }
+}
+
+function describe(op: Operation): string {
+  return JSON.stringify(op, (_key, value: unknown) => {
+    if (value instanceof Uint8Array) return `${value.length} bytes`;
+    return typeof value === "string" && value.length > 60 ? `${value.slice(0, 40)}... (${value.length})` : value;
+  });
+}
