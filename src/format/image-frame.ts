@@ -88,7 +88,7 @@ const headerShape = {
   baseUuid: bytes(16), // incremental: the snapshot that the destination must have; full: zero
   baseCpCount: u64, // incremental: its consistency point; full: 0
   baseRootChecksum: u32, // incremental: CRC-32 of its file root; full: 0
-  reserved2: bytes(68), // zero
+  reserved2: bytes(60), // zero
 };
 export type ImageHeaderRecord = ValueOf<typeof headerShape>;
 /** Body of frame 0: this, then `topCount` snapshot records, then `heldCount` held snapshots. */
@@ -268,7 +268,7 @@ export function encodeImageHeader(header: ImageHeader): Uint8Array {
     baseUuid: base?.uuid ?? new Uint8Array(16),
     baseCpCount: base?.cpCount ?? 0,
     baseRootChecksum: base?.rootChecksum ?? 0,
-    reserved2: new Uint8Array(68),
+    reserved2: new Uint8Array(60),
   });
   tops.forEach((top, index) => {
     const at = frameHeader.size + imageHeaderRecord.size + index * snapshotRecord.size;

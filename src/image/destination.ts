@@ -72,6 +72,7 @@ export function checkDestination(name: string, volume: Volume, header: ImageHead
   const snapshots = volume.snapshots();
   checkBase(name, snapshots, header);
   const current = checkUnchanged(name, snapshots, committed);
+  checkKnown(name, snapshots, current, header);
   checkTops(name, snapshots, current, header);
 }
 
@@ -112,6 +113,25 @@ function checkUnchanged(name: string, snapshots: readonly SnapshotRecord[], { in
     newest === undefined
       ? "receive a full image into a new path"
       : `to give these changes up: tidemark snapshot restore ${name} ${newest.name}`,
+  );
+}
+
+/**
+ * The source must know the state that it replaces. If it does not, that state is of another history, or of one that the
+ * source has forgotten: only a person can say that it may go.
+ */
+function checkKnown(
+  name: string,
+  snapshots: readonly SnapshotRecord[],
+  current: SnapshotRecord,
+  { base, held }: ImageHeader,
+): void {
+  const isBase = base !== undefined && sameBytes(current.uuid, base.uuid);
+  if (isBase || held.some(({ uuid }) => sameBytes(uuid, current.uuid))) return;
+  const found = snapshots.find(({ uuid }) => base !== undefined && sameBytes(uuid, base.uuid));
+  throw mismatch(
+    `${name} is at snapshot ${quote(current.name)}, which the source of the image does not have`,
+    found === undefined ? "" : `to give it up: tidemark snapshot restore ${name} ${found.name}`,
   );
 }
 
