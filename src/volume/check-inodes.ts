@@ -16,11 +16,12 @@ const PAGE_INODES = 256;
 interface Page {
   /** Bits 12 to 15 of the mode; 0: free. */
   readonly type: Uint8Array;
-  /** Type that directories say it has; MIXED: they do not agree. */
-  readonly entryType: Uint8Array;
   readonly linkCount: Uint32Array;
   /** Entries of directories that name it. */
   readonly refs: Int32Array;
+  /** Of the types in these entries: the sum, and that of the squares. All are equal to T where the sums are those of T. */
+  readonly typeSum: Int32Array;
+  readonly typeSquares: Int32Array;
   /** Directories named in it. */
   readonly subdirs: Int32Array;
   readonly parent: Uint32Array;
@@ -32,8 +33,9 @@ interface Page {
   readonly orphanSlot: Uint32Array;
 }
 
-const MIXED = 255;
-export const TYPE_DIRECTORY = 4;
+/** A mode whose type bits are all zero: in use, and of no type that there is. */
+const TYPELESS = 255;
+const TYPE_DIRECTORY = 4;
 const TYPE_FILE = 8;
 
 export interface InodeTable {
@@ -96,7 +98,7 @@ export function openInodeTable(report: Report, exists: (ino: number) => boolean)
     const i = ino % PAGE_INODES;
     const wasUsed = page.type[i] !== 0;
     countXattr(ino, page.xattrIno[i] as number, -1);
-    page.type[i] = inode === undefined ? 0 : (inode.mode >>> 12) & 15 || MIXED;
+    page.type[i] = inode === undefined ? 0 : (inode.mode >>> 12) & 15 || TYPELESS;
     page.linkCount[i] = inode?.linkCount ?? 0;
     page.parent[i] = inode?.parent ?? 0;
     page.xattrIno[i] = inode?.xattrIno ?? 0;
@@ -118,12 +120,12 @@ export function openInodeTable(report: Report, exists: (ino: number) => boolean)
     const i = ino % PAGE_INODES;
     const refs = (page.refs[i] as number) + delta;
     page.refs[i] = refs;
+    page.typeSum[i] = (page.typeSum[i] as number) + delta * type;
+    page.typeSquares[i] = (page.typeSquares[i] as number) + delta * type * type;
     if (delta === 1) {
       page.namedBy[i] = directory;
-      page.entryType[i] = page.entryType[i] === 0 || page.entryType[i] === type ? type : MIXED;
     } else {
       if (page.namedBy[i] === directory) page.namedBy[i] = 0;
-      if (refs === 0) page.entryType[i] = 0;
     }
     mark(touched, ino);
     if (type !== TYPE_DIRECTORY) return;
@@ -228,13 +230,10 @@ export function openInodeTable(report: Report, exists: (ino: number) => boolean)
           settleFree(ino, page, i);
           return;
         }
-        const entryType = page.entryType[i] as number;
-        if ((page.refs[i] as number) > 0 && entryType !== page.type[i]) {
-          report.add(
-            "directory",
-            `inode ${ino} is of type ${page.type[i]}, a directory that names it says ${entryType === MIXED ? "another" : entryType}`,
-            { ino },
-          );
+        const type = page.type[i] as number;
+        const refs = page.refs[i] as number;
+        if (page.typeSum[i] !== Math.imul(refs, type) || page.typeSquares[i] !== Math.imul(refs, type * type)) {
+          report.add("directory", `inode ${ino} is of type ${type}, a directory that names it says another`, { ino });
         }
         if (ino > ROOT_INO && ino < FIRST_FREE_INO) {
           if (page.linkCount[i] !== 1 || page.refs[i] !== 0)
@@ -262,9 +261,10 @@ export function openInodeTable(report: Report, exists: (ino: number) => boolean)
 function newPage(): Page {
   return {
     type: new Uint8Array(PAGE_INODES),
-    entryType: new Uint8Array(PAGE_INODES),
     linkCount: new Uint32Array(PAGE_INODES),
     refs: new Int32Array(PAGE_INODES),
+    typeSum: new Int32Array(PAGE_INODES),
+    typeSquares: new Int32Array(PAGE_INODES),
     subdirs: new Int32Array(PAGE_INODES),
     parent: new Uint32Array(PAGE_INODES),
     namedBy: new Uint32Array(PAGE_INODES),
