@@ -290,6 +290,8 @@ export function openAllocator(options: AllocatorOptions): Allocator {
     releasedAtCommit = 0;
     const active = activePlane();
     for (const region of regions.values()) {
+      // First: what is not known yet is found from the kept planes, among which the one being created is not.
+      if (region.frozenInFlight !== undefined) heldWords(region, kept);
       if (created && region.heldKnown) {
         const held = region.held ?? new Uint32Array(REGION_WORDS);
         const words = active.words(region.index);
