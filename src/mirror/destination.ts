@@ -52,8 +52,8 @@ export type DestinationEvent =
   | { readonly kind: "message"; readonly connection: number; readonly message: MirrorMessage }
   | { readonly kind: "opened" }
   | { readonly kind: "written" }
-  /** What had been written when the checkpoint was asked for is durable, and remembered. */
-  | { readonly kind: "checkpointed"; readonly interrupted: Interrupted }
+  /** What has been written is durable, and remembered. undefined: the last frame has come meanwhile, and switching follows. */
+  | { readonly kind: "checkpointed"; readonly interrupted: Interrupted | undefined }
   /** The volume is at its new top, durably. */
   | { readonly kind: "switched"; readonly volume: MirrorVolume }
   | { readonly kind: "failed"; readonly what: DestinationWork; readonly error: Error }
@@ -86,6 +86,8 @@ export interface DestinationOptions {
   readonly id: Uint8Array;
   readonly volume: MirrorVolume | undefined;
   readonly interrupted: Interrupted | undefined;
+  /** Bytes of frames after which what has come is made durable. */
+  readonly checkpointBytes?: number;
   readonly clock: Clock;
 }
 
@@ -113,7 +115,7 @@ interface Receiving {
 }
 
 export function destinationSession(options: DestinationOptions): DestinationSession {
-  const { clock } = options;
+  const { clock, checkpointBytes = CHECKPOINT_BYTES } = options;
   const peers = new Map<number, Peer>();
   let actions: DestinationAction[] = [];
   let nowMs = 0;
@@ -307,7 +309,7 @@ export function destinationSession(options: DestinationOptions): DestinationSess
     ack();
     if (receiving.framesWritten === receiving.offer.frameCount) {
       if (work === undefined) beginSwitch();
-    } else if (receiving.bytesSince >= CHECKPOINT_BYTES) {
+    } else if (receiving.bytesSince >= checkpointBytes) {
       checkpoint();
     }
   }
@@ -323,12 +325,13 @@ export function destinationSession(options: DestinationOptions): DestinationSess
     act({ kind: "switch" });
   }
 
-  function onCheckpointed(made: Interrupted): void {
+  function onCheckpointed(made: Interrupted | undefined): void {
     work = undefined;
     if (receiving === undefined) return; // it was abandoned meanwhile, and forgotten
+    if (receiving.framesWritten === receiving.offer.frameCount) return beginSwitch();
+    if (made === undefined) return;
     interrupted = made;
     receiving.framesDurable = Math.min(made.frames, receiving.framesWritten);
-    if (receiving.framesWritten === receiving.offer.frameCount) return beginSwitch();
     if (source?.told === true) return ack();
     if (receiving.framesWritten > receiving.framesDurable) return checkpoint();
     abandon(false); // its source is gone, or back and not told yet

@@ -32,7 +32,7 @@ import {
   type Interrupted,
   type MirrorVolume,
 } from "./destination.ts";
-import { TICK_MS } from "./session.ts";
+import { CHECKPOINT_BYTES, TICK_MS } from "./session.ts";
 import { settlement } from "./settlement.ts";
 import { publishStatus } from "./status-socket.ts";
 import { openTransferFile } from "./transfer-state.ts";
@@ -42,6 +42,8 @@ export interface MirrorServeOptions {
   readonly volume: string;
   readonly listen: Address;
   readonly key: Uint8Array;
+  /** Bytes of frames after which what has come is made durable. */
+  readonly checkpointBytes?: number;
   readonly clock: Clock;
   readonly random: Random;
   /** One line for people. */
@@ -76,7 +78,16 @@ function openForLock(path: string): number {
 async function serve(
   path: string,
   target: VolumeFile,
-  { listen: address, key, clock, random, log, onListening, signal }: MirrorServeOptions,
+  {
+    listen: address,
+    key,
+    checkpointBytes = CHECKPOINT_BYTES,
+    clock,
+    random,
+    log,
+    onListening,
+    signal,
+  }: MirrorServeOptions,
 ): Promise<void> {
   const volume = target.device === undefined ? undefined : volumeOf(path, target.device);
   const transfers = openTransferFile(path, random);
@@ -85,6 +96,7 @@ async function serve(
     id: transfers.mirror,
     volume: volume?.state,
     interrupted: transfers.resume === undefined ? undefined : interruptedAt(transfers.resume),
+    checkpointBytes,
     clock,
   });
   const flusher = await open(path, "r+"); // flushes in another thread
@@ -163,6 +175,7 @@ async function serve(
   async function checkpoint(of: ImageReceiver | undefined): Promise<DestinationEvent> {
     await flusher.datasync();
     if (of === undefined || of !== receiver) throw new UserError("failed", "the transfer was given up");
+    if (of.complete) return { kind: "checkpointed", interrupted: undefined }; // there is no frame left to go on with
     const point = of.checkpoint();
     transfers.save(point);
     return { kind: "checkpointed", interrupted: interruptedAt(point) };

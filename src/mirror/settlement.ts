@@ -12,5 +12,6 @@ export function settlement(): Settlement {
     ways.resolve = resolve;
     ways.reject = reject;
   });
+  promise.catch(() => {}); // it may be rejected before anybody waits for it
   return { promise, resolve: () => ways.resolve?.(), reject: (error) => ways.reject?.(error) };
 }
