@@ -121,8 +121,8 @@ function changeAttributes(
   inodes.reserve(inodesBound(inodes, 1), "delete");
   inodes.markDirty(inode);
   const isChown = uid !== undefined || gid !== undefined;
-  if (isChown || killPriv === true) dropCapability(inodes, inode);
   const isResized = sizeBytes !== undefined && sizeBytes !== inode.tree.sizeBytes;
+  if (isChown || isResized || killPriv === true) dropCapability(inodes, inode);
   if (isResized) {
     setSize(context, inodes, inode, sizeBytes);
     inode.mtime = now;
@@ -149,6 +149,7 @@ export function setSize(context: Context, inodes: InodeFile, inode: Inode, sizeB
 export function truncateAtOpen(context: Context, inodes: InodeFile, inode: Inode): void {
   inodes.reserve(inodesBound(inodes, 1), "delete");
   inodes.markDirty(inode);
+  dropCapability(inodes, inode);
   if (inode.tree.sizeBytes > 0) setSize(context, inodes, inode, 0);
   stampChange(inode, context.clock.now());
 }
