@@ -4,6 +4,7 @@
  * They are written one after the other, each durable before the next, after everything they lead to is durable. A crash
  * can tear one of them, never both: the other is whole, and is either the state before or the same state.
  */
+import assert from "node:assert/strict";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { CorruptionError, UserError } from "../core/errors.ts";
 import { sameBytes } from "../core/uuid.ts";
@@ -86,6 +87,24 @@ export function looksLikeVolume(device: BlockDevice): boolean {
   const block = new Uint8Array(BLOCK_BYTES);
   device.read(0, 1, block, 0);
   return sameBytes(block.subarray(0, VOLUME_MAGIC.length), VOLUME_MAGIC);
+}
+
+/**
+ * Makes both copies the newest. Whoever is going to write to a volume does this first: a crash may have left one copy behind,
+ * and as long as that is so the other must not be written in place, and what it has freed must not be used.
+ */
+export function repairFsinfo(device: BlockDevice): void {
+  const { cpCount, reservedBlocks } = readFsinfo(device);
+  const block = new Uint8Array(BLOCK_BYTES);
+  const copies = readFsinfoCopies(device);
+  const newest = copies.find(({ fsinfo }) => fsinfo?.cpCount === cpCount);
+  assert(newest !== undefined, "the newest copy is one of the two");
+  device.read(newest.vbn, 1, block, 0);
+  for (const vbn of fsinfoVbns(reservedBlocks)) {
+    const other = new Uint8Array(BLOCK_BYTES);
+    device.read(vbn, 1, other, 0);
+    if (!sameBytes(block, other)) device.writeDurable(vbn, block);
+  }
 }
 
 /** Commits: both copies, each durable before the next. Everything the new state needs must have been flushed before. */

@@ -9,7 +9,7 @@ import { openBlockStore } from "../tree/block-store.ts";
 import { treeOfRecord } from "../tree/block-tree.ts";
 import { type InodeFile, openInodeFile } from "../tree/inode-file.ts";
 import { activeMapOf, allocatorOf, commitCp, freezeCp, isVolumeDirty, relieve, takeCp } from "./consistency-point.ts";
-import { readFsinfo } from "./fsinfo-copies.ts";
+import { readFsinfo, repairFsinfo } from "./fsinfo-copies.ts";
 import { openSnapshotTable } from "./snapshot-table.ts";
 import {
   createSnapshot,
@@ -36,6 +36,7 @@ export function openVolume(options: VolumeOptions): Volume {
       "mount it with --read-only, or make it an ordinary volume with: tidemark mirror promote VOLUME",
     );
   }
+  if (options.writable) repairFsinfo(options.device);
   return volumeOf(openState(options, fsinfo));
 }
 

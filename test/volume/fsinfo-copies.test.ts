@@ -91,3 +91,27 @@ test("a block file that was cut short is refused", () => {
   const short = { ...device, blockCount: 2000 };
   assert.throws(() => readFsinfo(short), /has 3000 blocks, but its file only 2000/);
 });
+
+test("opening for writing makes both copies the newest again, opening for reading changes nothing", () => {
+  for (const [index, damage] of [
+    [0, (device: MemoryDevice) => device.corrupt(100)],
+    [1, (device: MemoryDevice) => device.corrupt((readFsinfo(device).reservedBlocks - 1) * 4096 + 100)],
+    [1, (device: MemoryDevice, old: Uint8Array) => device.writeDurable(readFsinfo(device).reservedBlocks - 1, old)],
+    [0, (device: MemoryDevice, old: Uint8Array) => device.writeDurable(0, old)],
+  ] as const) {
+    const device = formatted();
+    const old = encodeFsinfo(readFsinfo(device));
+    const volume = openVolume({ device, clock, random: prng(1), writable: true });
+    volume.createSnapshot("one");
+    volume.takeCp("snapshot");
+    const { cpCount } = readFsinfo(device);
+    damage(device, old);
+    openVolume({ device, clock, random: prng(1), writable: false });
+    assert.notEqual(readFsinfoCopies(device)[index].fsinfo?.cpCount, cpCount);
+    openVolume({ device, clock, random: prng(1), writable: true });
+    assert.deepEqual(
+      readFsinfoCopies(device).map(({ fsinfo }) => fsinfo?.cpCount),
+      [cpCount, cpCount],
+    );
+  }
+});
