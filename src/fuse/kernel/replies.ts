@@ -44,7 +44,7 @@ export function putAttributesReply(view: DataView, at: number, reply: Attributes
   return attributesReply.size;
 }
 
-/** A file's handle; `isDirectory`: its entries, rather than its pages, may be kept. */
+/** A handle; `kept` says what the kernel may keep with it: a file's pages or a directory's entries. */
 export function putOpened(view: DataView, at: number, opened: Opened, kept: "pages" | "entries"): number {
   const keepFlags = kept === "pages" ? FOPEN_KEEP_CACHE : FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR;
   openReply.set.handle(view, at, opened.handle);
