@@ -7,6 +7,7 @@
 import { readFileSync } from "node:fs";
 import yargs, { type Argv } from "yargs";
 import { UserError } from "../core/errors.ts";
+import { type Command, type GlobalOptions, noun } from "./command.ts";
 import { checkCommand } from "./commands/check.ts";
 import { formatCommand } from "./commands/format.ts";
 import { imageInspectCommand } from "./commands/image-inspect.ts";
@@ -14,6 +15,10 @@ import { imageReceiveCommand } from "./commands/image-receive.ts";
 import { imageSendCommand } from "./commands/image-send.ts";
 import { imageVerifyCommand } from "./commands/image-verify.ts";
 import { mirrorKeyCommand } from "./commands/mirror-key.ts";
+import { mirrorPromoteCommand } from "./commands/mirror-promote.ts";
+import { mirrorRunCommand } from "./commands/mirror-run.ts";
+import { mirrorServeCommand } from "./commands/mirror-serve.ts";
+import { mirrorStatusCommand } from "./commands/mirror-status.ts";
 import { mountCommand } from "./commands/mount.ts";
 import { snapshotCreateCommand } from "./commands/snapshot-create.ts";
 import { snapshotDeleteCommand } from "./commands/snapshot-delete.ts";
@@ -23,7 +28,6 @@ import { snapshotRestoreCommand } from "./commands/snapshot-restore.ts";
 import { statusCommand } from "./commands/status.ts";
 import { syncCommand } from "./commands/sync.ts";
 import { umountCommand } from "./commands/umount.ts";
-import { type Command, type GlobalOptions, noun } from "./command.ts";
 import { exitCodeHelp, exitCodes } from "./exit-codes.ts";
 import { exitWhenInterrupted } from "./interrupt.ts";
 import { printError } from "./output.ts";
@@ -48,7 +52,13 @@ const commands: readonly Command[] = [
     imageInspectCommand,
     imageVerifyCommand,
   ]),
-  noun("mirror", "Keep a copy of a volume on another host up to date.", [mirrorKeyCommand]),
+  noun("mirror", "Keep a copy of a volume on another host up to date.", [
+    mirrorKeyCommand,
+    mirrorServeCommand,
+    mirrorRunCommand,
+    mirrorStatusCommand,
+    mirrorPromoteCommand,
+  ]),
 ];
 
 /** Runs one command line, without the name of the program. Returns the exit code. */
@@ -84,7 +94,9 @@ function parser(args: readonly string[]): Argv<GlobalOptions> {
     .wrap(Math.min(120, process.stdout.columns ?? 120))
     .exitProcess(false)
     .fail((message, error) => {
-      throw error ?? new UserError("usage", message, "see: tidemark --help, tidemark COMMAND --help");
+      const isOurs = error !== undefined && error !== null && error.name !== "YError"; // what a command has thrown
+      if (isOurs) throw error;
+      throw new UserError("usage", message ?? error.message, "see: tidemark --help, tidemark COMMAND --help");
     });
   for (const one of commands) root.command(one);
   return root;

@@ -1,7 +1,7 @@
 /** The `-o` options of mount: ours, and those that the kernel takes. */
 import { UserError } from "../core/errors.ts";
-import type { AccessTimes } from "../fs/context.ts";
 import { CACHE_BYTES_MAX, CP_INTERVAL_MS, DIRTY_BYTES_MAX } from "../daemon/config.ts";
+import type { AccessTimes } from "../fs/context.ts";
 import { parseInterval, parseSize } from "./options.ts";
 
 export interface MountSettings {

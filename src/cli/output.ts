@@ -7,6 +7,8 @@ export interface Output {
   readonly json: boolean;
   /** The result, once: the value as JSON, or its text for people; an empty text prints nothing. */
   result(value: unknown, text: () => string): void;
+  /** Something that happened during long work: a line on stderr, or a JSON line on stdout. */
+  event(type: string, text: string): void;
   /** A remark that is no result. */
   note(text: string): void;
 }
@@ -24,6 +26,10 @@ export function makeOutput({ json, stdoutTaken = false }: OutputOptions): Output
     result(value, text): void {
       const shown = json ? JSON.stringify(value, undefined, 2) : text();
       if (shown !== "") stream.write(`${shown}\n`);
+    },
+    event(type, text): void {
+      if (json) stream.write(`${JSON.stringify({ type, message: text })}\n`);
+      else process.stderr.write(`${text}\n`);
     },
     note(text): void {
       if (!json) process.stderr.write(`${text}\n`);

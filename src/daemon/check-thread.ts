@@ -1,8 +1,8 @@
 /** Verifies in a thread of its own: the work is synchronous and long, and the command must hear of an interruption. */
 import { parentPort, workerData } from "node:worker_threads";
 import { openFileDevice } from "../device/file-device.ts";
-import { type CheckOptions, type CheckProgress, type CheckReport, checkVolume } from "../volume/check.ts";
 import type { ControlError } from "../format/control-message.ts";
+import { type CheckOptions, type CheckProgress, type CheckReport, checkVolume } from "../volume/check.ts";
 import { plainError } from "./plain-error.ts";
 
 export interface CheckStart {

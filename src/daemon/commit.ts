@@ -2,9 +2,10 @@
  * Making a consistency point durable, off the server thread: flush the block file, then write fsinfo to its two places,
  * each durable before the next. A crash before the first leaves the old state, after it the new one.
  */
+
+import assert from "node:assert/strict";
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import assert from "node:assert/strict";
 import { BLOCK_BYTES } from "../core/block.ts";
 import type { FrozenCp } from "../volume/volume.ts";
 

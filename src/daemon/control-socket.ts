@@ -1,7 +1,8 @@
 /** The daemon's end of the control socket: reads requests, hands them on, writes what comes back. */
+
+import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
-import { once } from "node:events";
 import { UserError } from "../core/errors.ts";
 import {
   type ControlReply,

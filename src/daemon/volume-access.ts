@@ -3,9 +3,9 @@
  * mirror's sidecar use it alike.
  */
 import { UserError } from "../core/errors.ts";
-import type { ArgumentsOf } from "../format/control-message.ts";
 import { type FileDevice, openFileDevice } from "../device/file-device.ts";
 import { lockVolume } from "../device/volume-lock.ts";
+import type { ArgumentsOf } from "../format/control-message.ts";
 import { openVolume } from "../volume/open.ts";
 import type { Volume } from "../volume/volume.ts";
 import { type ControlClient, connectWriter } from "./control-client.ts";

@@ -3,8 +3,8 @@ import { resolve } from "node:path";
 import { UserError } from "../../core/errors.ts";
 import type { MountConfig, MountMode } from "../../daemon/config.ts";
 import { command } from "../command.ts";
-import { makeOutput } from "../output.ts";
 import { type MountSettings, parseMountOptions } from "../mount-options.ts";
+import { makeOutput } from "../output.ts";
 
 export const mountCommand = command({
   command: "mount <volume> <dir>",

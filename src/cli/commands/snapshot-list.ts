@@ -22,7 +22,7 @@ export const snapshotListCommand = command({
     const output = makeOutput({ json });
     const all = await withVolume(
       volume,
-      { writable: false },
+      { writable: unique }, // counting needs the maps of a writer
       async (access) => await access.call("snapshot-list", { unique }),
     );
     const snapshots = all.filter(({ mirror }) => !mirror);

@@ -1,0 +1,218 @@
+// The command line from outside: help, exit codes, where things are printed, JSON.
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { run, tidemark, tidemarkOk, tidemarkPath } from "../support/mounts.ts";
+import { temporaryDirectory } from "../support/temp.ts";
+
+const commands: readonly string[] = [
+  "format",
+  "mount",
+  "umount",
+  "status",
+  "sync",
+  "check",
+  "snapshot create",
+  "snapshot delete",
+  "snapshot restore",
+  "snapshot rename",
+  "snapshot list",
+  "image send",
+  "image receive",
+  "image inspect",
+  "image verify",
+  "mirror key",
+  "mirror serve",
+  "mirror run",
+  "mirror status",
+  "mirror promote",
+];
+
+for (const command of commands) {
+  test(`the help of ${command} has a sentence, two examples and the exit codes`, async () => {
+    const help = await tidemarkOk([...command.split(" "), "--help"]);
+    assert.match(help, new RegExp(`^tidemark ${command}`), "usage first");
+    assert.match(help, /\n[A-Z][^\n]+\.\n/, "a sentence");
+    assert.match(help, /Exit codes: 0 done; 1 failed; 2 usage error/);
+    const examples = help
+      .slice(help.indexOf("Examples:"))
+      .split("\n")
+      .filter((line) => line.includes("tidemark "));
+    assert(examples.length >= 2, help);
+    assert.match(help, /--json/);
+  });
+}
+
+test("the first help names every command", async () => {
+  const help = await tidemarkOk(["--help"]);
+  for (const command of commands) assert.match(help, new RegExp(`tidemark ${command.split(" ", 1)[0]}`));
+  assert.match(help, /130 interrupted/);
+});
+
+test("the version is that of the package", async () => {
+  assert.match(await tidemarkOk(["--version"]), /^\d+\.\d+\.\d+\n$/);
+});
+
+test("a completion script is printed", async () => {
+  assert.match(await tidemarkOk(["completion"]), /tidemark/);
+});
+
+const misuse: readonly (readonly string[])[] = [
+  [],
+  ["explode"],
+  ["snapshot"],
+  ["snapshot", "explode"],
+  ["format"],
+  ["format", "v.tm"],
+  ["format", "v.tm", "--size"],
+  ["format", "v.tm", "--size", "many"],
+  ["format", "v.tm", "--size", "1K"],
+  ["format", "v.tm", "--size", "1G", "--size", "2G"],
+  ["format", "v.tm", "--size", "1G", "--colour", "red"],
+  ["format", "v.tm", "w.tm", "--size", "1G"],
+  ["mount", "v.tm"],
+  ["mount", "v.tm", "m", "-o", "sparkle"],
+  ["image", "verify"],
+  ["status", "--verbose"],
+];
+
+for (const args of misuse) {
+  test(`usage error 2, on stderr alone: tidemark ${args.join(" ")}`, async () => {
+    const { code, stdout, stderr } = await tidemark(args, { cwd: "/" });
+    assert.equal(code, 2, stderr);
+    assert.equal(stdout, "");
+    assert.match(stderr, /^tidemark: /);
+    assert(!stderr.includes("    at "), "no stack");
+  });
+}
+
+test("a volume that is not there is 10, for every command that needs one", async (t) => {
+  const missing = join(temporaryDirectory(t), "missing.tm");
+  const lines = [
+    ["mount", missing, "/"],
+    ["umount", missing],
+    ["status", missing],
+    ["sync", missing],
+    ["check", missing],
+    ["snapshot", "create", missing, "a"],
+    ["snapshot", "list", missing],
+    ["image", "send", missing, "a", "--output", "/dev/null"],
+  ];
+  for (const line of lines) {
+    const { code, stderr } = await tidemark(line);
+    assert.equal(code, 10, `${line.join(" ")}: ${stderr}`);
+  }
+});
+
+test("what is no volume is 12, and format does not overwrite it unless it is forced", async (t) => {
+  const path = join(temporaryDirectory(t), "notes.txt");
+  writeFileSync(path, "keep me\n".repeat(1000));
+  for (const line of [
+    ["status", path],
+    ["sync", path],
+    ["check", path],
+    ["snapshot", "list", path],
+  ]) {
+    const { code, stderr } = await tidemark(line);
+    assert.equal(code, 12, `${line.join(" ")}: ${stderr}`);
+  }
+  const refused = await tidemark(["format", path, "--size", "1M"]);
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /not empty/);
+  assert.equal((await run("head", ["-c", "7", path])).stdout, "keep me");
+  await tidemarkOk(["format", path, "--size", "1M", "--force"]);
+  const again = await tidemark(["format", path, "--size", "1M"]);
+  assert.equal(again.code, 1);
+  assert.match(again.stderr, /is a volume already/);
+});
+
+test("a volume that another process has locked is 11", async (t) => {
+  const path = join(temporaryDirectory(t), "v.tm");
+  await tidemarkOk(["format", path, "--size", "1M"]);
+  const { code, stdout, stderr } = await run("flock", [
+    "--exclusive",
+    path,
+    process.execPath,
+    "-e",
+    `const { spawnSync } = require("node:child_process");
+     const { status, stderr } = spawnSync(process.execPath, [${JSON.stringify(tidemarkPath)}, "snapshot", "create", ${JSON.stringify(path)}, "a"]);
+     console.log(status, String(stderr));`,
+  ]);
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /^11 tidemark: volume .* is in use/);
+});
+
+test("snapshots of an unmounted volume are made, listed, renamed, restored, deleted", async (t) => {
+  const path = join(temporaryDirectory(t), "v.tm");
+  await tidemarkOk(["format", path, "--size", "4M", "--label", "books"]);
+  const made = JSON.parse(await tidemarkOk(["snapshot", "create", path, "one", "--json"])) as {
+    name: string;
+    id: number;
+  };
+  assert.equal(made.name, "one");
+  await tidemarkOk(["snapshot", "create", path, "123"]);
+  await tidemarkOk(["snapshot", "rename", path, "123", "two"]);
+  const listed = JSON.parse(await tidemarkOk(["snapshot", "list", path, "--unique", "--json"])) as {
+    snapshots: { name: string; uniqueBlocks: number }[];
+  };
+  assert.deepEqual(
+    listed.snapshots.map(({ name }) => name),
+    ["one", "two"],
+  );
+  assert.equal(typeof listed.snapshots[0]?.uniqueBlocks, "number");
+  assert.match(await tidemarkOk(["snapshot", "list", path]), /^NAME +CREATED +CP +SIZE\none +\d{4}-/);
+  await tidemarkOk(["snapshot", "restore", path, "one"]);
+  await tidemarkOk(["snapshot", "delete", path, "one"]);
+  for (const verb of ["delete", "restore"]) {
+    const { code, stderr } = await tidemark(["snapshot", verb, path, "one"]);
+    assert.equal(code, 1);
+    assert.match(stderr, /there is no snapshot one/);
+  }
+  const twice = await tidemark(["snapshot", "create", path, "two"]);
+  assert.equal(twice.code, 1);
+  assert.match(twice.stderr, /exists already/);
+  assert.equal((await tidemark(["snapshot", "create", path, "a/b"])).code, 2);
+  assert.match(await tidemarkOk(["check", path]), /is consistent/);
+});
+
+test("--json prints one document for a result, and one line for an error", async (t) => {
+  const path = join(temporaryDirectory(t), "v.tm");
+  const formatted = JSON.parse(
+    await tidemarkOk(["format", path, "--size", "4M", "--label", "books", "--json"]),
+  ) as object;
+  assert.deepEqual(Object.keys(formatted), ["path", "uuid", "label", "sizeBytes", "blockCount"]);
+  const status = JSON.parse(await tidemarkOk(["status", path, "--json"])) as {
+    volume: { label: string; blockCount: number };
+    mounts: unknown[];
+  };
+  assert.equal(status.volume.label, "books");
+  assert.equal(status.volume.blockCount, 1024);
+  assert.deepEqual(status.mounts, []);
+  const all = JSON.parse(await tidemarkOk(["status", "--json"])) as { mounts: unknown[] };
+  assert(Array.isArray(all.mounts));
+  assert.deepEqual(Object.keys(JSON.parse(await tidemarkOk(["sync", path, "--json"])) as object), ["cpCount"]);
+  const { code, stdout, stderr } = await tidemark(["snapshot", "delete", path, "x", "--json"]);
+  assert.equal(code, 1);
+  assert.equal(stdout, "");
+  const error = JSON.parse(stderr) as Record<string, unknown>;
+  assert.deepEqual([error["type"], error["code"], error["exitCode"]], ["error", "failed", 1]);
+  assert(typeof error["hint"] === "string" && error["hint"] !== "");
+});
+
+test("a stack is shown with --debug, and not without", async () => {
+  const missing = ["sync", "/nowhere/v.tm"];
+  assert(!(await tidemark(missing)).stderr.includes("    at "));
+  assert.match((await tidemark([...missing, "--debug"])).stderr, / {4}at .*[^]*caused by: /);
+});
+
+test("a damaged volume is found by check with 3, and named", async (t) => {
+  const path = join(temporaryDirectory(t), "v.tm");
+  await tidemarkOk(["format", path, "--size", "4M"]);
+  const { code } = await run("dd", ["if=/dev/zero", `of=${path}`, "bs=4096", "seek=17", "count=3", "conv=notrunc"]);
+  assert.equal(code, 0);
+  const checked = await tidemark(["check", path, "--json"]);
+  assert.equal(checked.code, 3, checked.stderr);
+  const report = JSON.parse(checked.stdout) as { findings: { kind: string }[] };
+  assert(report.findings.length > 0);
+});

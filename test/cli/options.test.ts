@@ -1,0 +1,68 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { parseMountOptions } from "../../src/cli/mount-options.ts";
+import { formatBytes, parseInterval, parseSize } from "../../src/cli/options.ts";
+import { UserError } from "../../src/core/errors.ts";
+
+const isUsage = (error: unknown): boolean =>
+  error instanceof UserError && error.failure === "usage" && error.hint !== "";
+
+test("sizes are powers of 1024, with or without a unit", () => {
+  const cases: Readonly<Record<string, number>> = {
+    "4096": 4096,
+    "1K": 1024,
+    "512M": 512 * 1024 ** 2,
+    "1.5G": 1.5 * 1024 ** 3,
+    "10GiB": 10 * 1024 ** 3,
+    "2t": 2 * 1024 ** 4,
+  };
+  for (const [text, bytes] of Object.entries(cases)) assert.equal(parseSize(text), bytes, text);
+  for (const text of ["", "0", "-1", "G", "1X", "1e9", "1 000", "0x10", "NaN", "9999999T"]) {
+    assert.throws(() => parseSize(text), isUsage, text);
+  }
+});
+
+test("intervals have a unit, or are of seconds", () => {
+  assert.equal(parseInterval("500ms"), 500);
+  assert.equal(parseInterval("1s"), 1000);
+  assert.equal(parseInterval("2"), 2000);
+  assert.equal(parseInterval("1.5m"), 90_000);
+  for (const text of ["", "0", "-1s", "1d", "s", "25h", "1 hour"])
+    assert.throws(() => parseInterval(text), isUsage, text);
+});
+
+test("no text whatever is taken for a size that is not a whole number of bytes above 0", () => {
+  fc.assert(
+    fc.property(fc.string(), (text) => {
+      try {
+        assert(Number.isSafeInteger(parseSize(text)) && parseSize(text) > 0);
+      } catch (error) {
+        assert(isUsage(error), String(error));
+      }
+    }),
+  );
+});
+
+test("sizes are shown in the unit that reads best", () => {
+  assert.equal(formatBytes(0), "0 B");
+  assert.equal(formatBytes(1023), "1023 B");
+  assert.equal(formatBytes(1536), "1.5 KiB");
+  assert.equal(formatBytes(3 * 1024 ** 4), "3.0 TiB");
+});
+
+test("mount options are ours or the kernel's, and unknown ones are refused by name", () => {
+  const settings = parseMountOptions(["ro,cp-interval=1s", "dirty=16M,nosuid,noatime,defaults"]);
+  assert.equal(settings.readOnly, true);
+  assert.equal(settings.cpIntervalMs, 1000);
+  assert.equal(settings.dirtyBytesMax, 16 << 20);
+  assert.deepEqual(settings.kernelOptions, ["nosuid"]);
+  assert.equal(settings.accessTimes, "noatime");
+  for (const option of ["fd=3", "allow_root", "cp-interval", "ro=1", "sparkle"]) {
+    assert.throws(
+      () => parseMountOptions([option]),
+      (error) => isUsage(error) && String(error).includes(option),
+      option,
+    );
+  }
+});

@@ -1,0 +1,309 @@
+// The daemon, from outside: real mounts, accessed by child processes alone.
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import {
+  isMounted,
+  lineOf,
+  mountVolume,
+  run,
+  shell,
+  skipWithoutMounts,
+  startTidemark,
+  tidemark,
+  tidemarkOk,
+  unmountAfter,
+  unmountVolume,
+} from "../support/mounts.ts";
+import { temporaryDirectory } from "../support/temp.ts";
+
+const skip = skipWithoutMounts();
+
+interface MountStatus {
+  readonly pid: number;
+  readonly mode: string;
+  readonly state: string;
+  readonly mountPoint: string;
+  readonly heldReplies: number;
+  readonly details: { readonly cpCount: number };
+}
+
+/** A formatted volume and two directories to mount it on. */
+async function volumeFor(t: TestContext): Promise<{ volume: string; dir: string; other: string; folder: string }> {
+  const folder = temporaryDirectory(t);
+  const [volume, dir, other] = [join(folder, "v.tm"), join(folder, "mnt"), join(folder, "other")];
+  mkdirSync(dir);
+  mkdirSync(other);
+  unmountAfter(t, dir);
+  unmountAfter(t, other);
+  await tidemarkOk(["format", volume, "--size", "256M"]);
+  return { volume, dir, other, folder };
+}
+
+async function statuses(volume: string): Promise<readonly MountStatus[]> {
+  return (JSON.parse(await tidemarkOk(["status", volume, "--json"])) as { mounts: MountStatus[] }).mounts;
+}
+
+/** The process that serves the volume for writing. */
+async function daemonOf(volume: string): Promise<number> {
+  const pid = (await statuses(volume)).find(({ mode }) => mode === "write")?.pid;
+  assert(pid !== undefined, "no daemon");
+  return pid;
+}
+
+/** Resolves when the process is gone. */
+async function gone(pid: number): Promise<void> {
+  await shell(`for i in $(seq 200); do [ -e /proc/${pid} ] || exit 0; sleep 0.05; done; exit 1`);
+}
+
+test("what is written is there after unmounting and mounting again, and the volume checks clean", {
+  skip,
+}, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  await shell(
+    `mkdir ${dir}/a && echo one > ${dir}/a/b && ln -s b ${dir}/a/c && head -c 3000000 /dev/urandom > ${dir}/big`,
+  );
+  const sum = await shell(`cd ${dir} && sha256sum a/b a/c big`);
+  await unmountVolume(dir);
+  assert.equal(existsSync(join(dir, "a")), false);
+  assert.match(await tidemarkOk(["check", volume]), /is consistent/);
+  await mountVolume(t, volume, dir);
+  assert.equal(await shell(`cd ${dir} && sha256sum a/b a/c big`), sum);
+  await unmountVolume(dir);
+});
+
+test("status tells of the mount, with a volume and without", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  assert.deepEqual(await statuses(volume), []);
+  await mountVolume(t, volume, dir);
+  const [mount] = await statuses(volume);
+  assert.equal(mount?.mountPoint, dir);
+  assert.equal(mount?.mode, "write");
+  assert.equal(mount?.state, "serving");
+  assert.equal(mount?.heldReplies, 0);
+  const line = (await tidemarkOk(["status"])).split("\n").find((one) => one.includes(volume));
+  assert.match(line ?? "", /write +serving/);
+  await unmountVolume(dir);
+  assert.deepEqual(await statuses(volume), []);
+});
+
+test("a volume is mounted for writing once: mount, format, check in", { skip }, async (t) => {
+  const { volume, dir, other } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  const second = await tidemark(["mount", volume, other]);
+  assert.equal(second.code, 11, second.stderr);
+  assert(!isMounted(other));
+  const formatted = await tidemark(["format", volume, "--size", "256M", "--force"]);
+  assert.equal(formatted.code, 11, formatted.stderr);
+  assert.match(formatted.stderr, /is mounted on/);
+  assert.match(await tidemarkOk(["check", volume]), /is consistent/);
+  await shell(`echo still > ${dir}/here`);
+  assert.equal((await tidemark(["umount", other])).code, 10);
+});
+
+test("a snapshot has everything written before the command, and restore goes back to it", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  await shell(
+    `cd ${dir}; echo before > file; mkdir d; for i in $(seq 200); do echo $i > d/$i; done; head -c 20000000 /dev/urandom > big`,
+  );
+  const sum = await shell(`cd ${dir} && find . -type f | sort | xargs sha256sum`);
+  await tidemarkOk(["snapshot", "create", volume, "one"]);
+  assert.equal(await shell(`cd ${dir}/.snapshot/one && find . -type f | sort | xargs sha256sum`), sum);
+  await shell(
+    `cd ${dir}; echo after > file; rm -r d; mkdir d; echo new > d/new; echo x > extra; rm big; cat file d/new extra`,
+  );
+  assert.equal(await shell(`cat ${dir}/.snapshot/one/file`), "before\n");
+  await tidemarkOk(["snapshot", "create", volume, "two"]);
+  await tidemarkOk(["snapshot", "restore", volume, "one"]);
+  assert.equal(await shell(`cd ${dir} && find . -type f | sort | xargs sha256sum`), sum, "no cache of what was");
+  assert.equal(await shell(`ls ${dir}/.snapshot`), "one\ntwo\n");
+  await shell(`echo go on > ${dir}/extra`);
+  await tidemarkOk(["snapshot", "delete", volume, "one"]);
+  assert.equal((await run("ls", [`${dir}/.snapshot/one`])).code, 2);
+  await unmountVolume(dir);
+  assert.match(await tidemarkOk(["check", volume]), /is consistent/);
+});
+
+test("after kill -9, what was synced is there, and a mount takes the place of the dead one", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  await mountVolume(t, volume, dir, ["-o", "cp-interval=1h"]);
+  for (let round = 0; round < 3; round += 1) {
+    await shell(`cd ${dir}; echo ${round} > kept-${round}; sync kept-${round}; echo lost > maybe-${round}`);
+    const pid = await daemonOf(volume);
+    process.kill(pid, "SIGKILL");
+    await gone(pid);
+    assert.notEqual((await run("ls", [dir])).code, 0, "the dead mount answers ENOTCONN");
+    assert.match(await tidemarkOk(["check", volume]), /is consistent/);
+    await tidemarkOk(["mount", volume, dir, "-o", "cp-interval=1h"]);
+    assert.equal(await shell(`cat ${dir}/kept-*`), Array.from({ length: round + 1 }, (_, i) => `${i}\n`).join(""));
+  }
+  process.kill(await daemonOf(volume), "SIGKILL");
+  await tidemarkOk(["umount", dir]); // also what a dead daemon has left
+  assert(!isMounted(dir));
+});
+
+test("sync takes a consistency point, and none when nothing has changed", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  await mountVolume(t, volume, dir, ["-o", "cp-interval=1h"]);
+  await shell(`echo x > ${dir}/x`);
+  const first = JSON.parse(await tidemarkOk(["sync", volume, "--json"])) as { cpCount: number };
+  const second = JSON.parse(await tidemarkOk(["sync", volume, "--json"])) as { cpCount: number };
+  assert.equal(second.cpCount, first.cpCount);
+  process.kill(await daemonOf(volume), "SIGKILL");
+  await tidemarkOk(["umount", dir]);
+  await mountVolume(t, volume, dir);
+  assert.equal(await shell(`cat ${dir}/x`), "x\n");
+});
+
+test("consistency points are taken at the interval", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  await mountVolume(t, volume, dir, ["-o", "cp-interval=100ms"]);
+  const before = (await statuses(volume))[0]?.details.cpCount ?? 0;
+  await shell(`echo x > ${dir}/x`);
+  for (let tries = 0; tries < 100; tries += 1) {
+    if (((await statuses(volume))[0]?.details.cpCount ?? 0) > before) return;
+  }
+  assert.fail("no consistency point");
+});
+
+test("a busy mount is not unmounted, and who uses it is named; --force cuts it off", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  const user = shell(`cd ${dir}; echo in; exec sleep 60`).catch(() => {});
+  t.after(() => user);
+  await shell(
+    `for i in $(seq 200); do ls -l /proc/[0-9]*/cwd 2>/dev/null | grep -q ' ${dir}$' && exit 0; sleep 0.05; done; exit 1`,
+  );
+  const busy = await tidemark(["umount", dir]);
+  assert.equal(busy.code, 11, busy.stderr);
+  assert.match(busy.stderr, /sleep \(\d+\)/);
+  const pid = /sleep \((\d+)\)/.exec(busy.stderr)?.[1] ?? "";
+  await shell(`echo kept > ${dir}/kept`);
+  await tidemarkOk(["umount", dir, "--force"]);
+  assert(!isMounted(dir));
+  process.kill(Number(pid), "SIGTERM");
+  await mountVolume(t, volume, dir);
+  assert.equal(await shell(`cat ${dir}/kept`), "kept\n");
+});
+
+test("in the foreground it logs, and SIGTERM unmounts cleanly", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  const child = startTidemark(t, ["mount", volume, dir, "--foreground"]);
+  const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  assert(child.stderr !== null);
+  await lineOf(child.stderr, /is mounted on/);
+  await shell(`echo x > ${dir}/x`);
+  child.kill("SIGTERM");
+  assert.equal(await ended, 0);
+  assert(!isMounted(dir));
+  await mountVolume(t, volume, dir);
+  assert.equal(await shell(`cat ${dir}/x`), "x\n");
+});
+
+test("umount(8) behind the daemon's back ends it cleanly too", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  const pid = await daemonOf(volume);
+  await shell(`echo x > ${dir}/x; umount ${dir}`);
+  await gone(pid);
+  assert.deepEqual(await statuses(volume), []);
+  await mountVolume(t, volume, dir);
+  assert.equal(await shell(`cat ${dir}/x`), "x\n");
+});
+
+test("a read-only mount follows the writer from one consistency point to the next", { skip }, async (t) => {
+  const { volume, dir, other } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  await mountVolume(t, volume, other, ["--read-only"]);
+  assert.equal((await run("sh", ["-c", `echo x > ${other}/x`])).code !== 0, true);
+  for (let round = 0; round < 5; round += 1) {
+    await shell(`echo ${round} > ${dir}/file; mkdir ${dir}/d${round}`);
+    await tidemarkOk(["sync", volume]);
+    await shell(
+      `for i in $(seq 100); do [ "$(cat ${other}/file)" = ${round} ] && [ -d ${other}/d${round} ] && exit 0; sleep 0.05; done; exit 1`,
+    );
+  }
+  await tidemarkOk(["umount", other]);
+  await tidemarkOk(["umount", volume]);
+  assert(!isMounted(dir));
+});
+
+test("a snapshot can be mounted by its name, and stays as it was", { skip }, async (t) => {
+  const { volume, dir, other } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  await shell(`echo before > ${dir}/file`);
+  await tidemarkOk(["snapshot", "create", volume, "one"]);
+  await mountVolume(t, volume, other, ["--snapshot", "one"]);
+  await shell(`echo after > ${dir}/file`);
+  await tidemarkOk(["sync", volume]);
+  assert.equal(await shell(`cat ${other}/file`), "before\n");
+  const missing = await tidemark(["mount", volume, other, "--snapshot", "none"]);
+  assert.notEqual(missing.code, 0);
+  const ambiguous = await tidemark(["umount", volume]);
+  assert.equal(ambiguous.code, 2, ambiguous.stderr);
+});
+
+test("many programs at once sync and lose nothing, while snapshots come and go", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  const writers = Array.from({ length: 4 }, (_, n) =>
+    shell(`mkdir ${dir}/${n}; for i in $(seq 40); do echo $i > ${dir}/${n}/$i; sync ${dir}/${n}/$i; done`),
+  );
+  for (let n = 0; n < 5; n += 1) await tidemarkOk(["snapshot", "create", volume, `s${n}`]);
+  for (let n = 0; n < 5; n += 1) await tidemarkOk(["snapshot", "delete", volume, `s${n}`]);
+  await Promise.all(writers);
+  process.kill(await daemonOf(volume), "SIGKILL");
+  await tidemarkOk(["umount", dir]);
+  await mountVolume(t, volume, dir);
+  assert.equal((await shell(`cat ${dir}/?/* | sort -n | uniq -c | awk '{ print $1 }' | sort -u`)).trim(), "4");
+  await unmountVolume(dir);
+  assert.match(await tidemarkOk(["check", volume]), /is consistent/);
+});
+
+test("a full volume says ENOSPC, and takes writes again after a deletion", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  const filled = await run("dd", ["if=/dev/zero", `of=${dir}/fill`, "bs=1M", "count=400", "conv=fsync"]);
+  assert.notEqual(filled.code, 0);
+  assert.match(filled.stderr, /No space left/);
+  await shell(`rm ${dir}/fill; dd if=/dev/zero of=${dir}/again bs=1M count=150 conv=fsync`);
+  await unmountVolume(dir);
+  assert.match(await tidemarkOk(["check", volume]), /is consistent/);
+});
+
+test("the control socket is for its owner, and answers hostile input with a refusal", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  const path = (
+    await shell(`find /run/tidemark -newer ${volume} -name '*.sock' -perm 0600; ss -xlp 2>/dev/null | true`)
+  )
+    .trim()
+    .split("\n");
+  assert(path.length > 0 && path[0] !== "");
+  const pid = await daemonOf(volume);
+  const mine = readFileSync("/proc/net/unix", "utf8")
+    .split("\n")
+    .map((line) => line.split(" ").at(-1) ?? "")
+    .filter((name) => path.includes(name));
+  for (const socketPath of mine) {
+    for (const hostile of ["\n", "{}\n", '{"verb":"__proto__"}\n', `${"x".repeat(2 << 20)}\n`]) {
+      const answer = await new Promise<string>((resolve) => {
+        let text = "";
+        const socket = connect(socketPath);
+        socket.on("data", (chunk: Buffer) => {
+          text += chunk.toString();
+          if (text.includes("\n")) socket.destroy();
+        });
+        socket.on("error", () => {});
+        socket.on("close", () => resolve(text));
+        socket.end(hostile);
+      });
+      assert.match(answer, /"type":"error"/);
+    }
+  }
+  assert.equal(await daemonOf(volume), pid);
+});
