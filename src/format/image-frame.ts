@@ -285,7 +285,7 @@ export function decodeImageHeader(body: Uint8Array): ImageHeader {
   if (body.length < imageHeaderRecord.size) {
     throw new CorruptionError(`image header of ${body.length} bytes, at least ${imageHeaderRecord.size} expected`);
   }
-  const copy = body.slice();
+  const copy = new Uint8Array(body); // not slice: that of a Buffer is a view
   const view = new DataView(copy.buffer);
   const { magic, version, features, kind, compression, ...record } = imageHeaderRecord.decode(view, 0);
   const { topCount, heldCount, baseUuid, baseCpCount, baseRootChecksum, reserved, reserved2, ...fields } = record;
@@ -400,7 +400,7 @@ export function decodeImageTrailer(body: Uint8Array): ImageTrailer {
   if (body.length !== imageTrailer.size) {
     throw new CorruptionError(`image trailer of ${body.length} bytes, ${imageTrailer.size} expected`);
   }
-  const trailer = imageTrailer.decode(new DataView(body.slice().buffer), 0);
+  const trailer = imageTrailer.decode(new DataView(new Uint8Array(body).buffer), 0);
   if (!sameBytes(trailer.end, IMAGE_END)) throw new CorruptionError("image trailer has no end mark");
   return trailer;
 }

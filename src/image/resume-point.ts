@@ -30,7 +30,7 @@ export function encodeResumePoint({ headerFrame, ...point }: ResumePoint): Uint8
 /** undefined: it does not verify, and the transfer begins anew. */
 export function decodeResumePoint(encoded: Uint8Array): ResumePoint | undefined {
   if (encoded.length < resumeRecord.size + frameHeader.size) return undefined;
-  const copy = encoded.slice();
+  const copy = new Uint8Array(encoded);
   const record = resumeRecord.decode(new DataView(copy.buffer), 0);
   if (!sameBytes(record.magic, RESUME_MAGIC)) return undefined;
   if (checksum(copy.subarray(0, resumeRecord.offset.checksum)) !== record.checksum) return undefined;

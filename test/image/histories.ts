@@ -8,7 +8,7 @@ import { below, prng, type Random } from "../../src/core/prng.ts";
 import type { BlockDevice } from "../../src/device/block-device.ts";
 import type { FileRootRecord } from "../../src/format/inode.ts";
 import type { SnapshotRecord } from "../../src/format/snapshot-record.ts";
-import { openFileSystem, type OpenFileSystem } from "../../src/fs/active.ts";
+import { type OpenFileSystem, openFileSystem } from "../../src/fs/active.ts";
 import { type Name, ROOT_NODE } from "../../src/fs/file-system.ts";
 import { openReadOnly } from "../../src/image/open-state.ts";
 import { openReceiver, type ReceiveResult, type ReceiveTarget } from "../../src/image/receive.ts";

@@ -5,8 +5,8 @@ import { checksum } from "../../src/core/checksum.ts";
 import { CorruptionError, UserError } from "../../src/core/errors.ts";
 import { below, prng } from "../../src/core/prng.ts";
 import {
-  decodeImageHeader,
   DIGEST_START,
+  decodeImageHeader,
   digestFrame,
   encodeImageHeader,
   encodeImageTrailer,
@@ -18,8 +18,8 @@ import {
 } from "../../src/format/image-frame.ts";
 import type { SnapshotRecord } from "../../src/format/snapshot-record.ts";
 import { openReceiver } from "../../src/image/receive.ts";
-import { readFsinfo } from "../../src/volume/fsinfo-copies.ts";
 import { checkVolume } from "../../src/volume/check.ts";
+import { readFsinfo } from "../../src/volume/fsinfo-copies.ts";
 import type { MemoryDevice } from "../support/devices.ts";
 import { assertFaithful, clock, framesOf, makeSource, memoryTarget, receive } from "./histories.ts";
 

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
+import { has } from "../../src/bitset/plane.ts";
 import { REGION_BLOCKS, REGION_WORDS } from "../../src/core/block.ts";
 import { checksum } from "../../src/core/checksum.ts";
-import { has } from "../../src/bitset/plane.ts";
 import { receivedBlocks } from "../../src/image/received-blocks.ts";
-import { regionStart, selectBlocks, type Selection } from "../../src/image/select.ts";
+import { regionStart, type Selection, selectBlocks } from "../../src/image/select.ts";
 import type { Plane } from "../../src/volume/space/plane.ts";
 
 const REGIONS = 3;

@@ -1,0 +1,280 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { PassThrough } from "node:stream";
+import { type TestContext, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { BLOCK_BYTES } from "../../src/core/block.ts";
+import { UserError } from "../../src/core/errors.ts";
+import { createFileDevice, openFileDevice } from "../../src/device/file-device.ts";
+import { inspectImage } from "../../src/image/inspect.ts";
+import { openReadOnly } from "../../src/image/open-state.ts";
+import { receiveImages } from "../../src/image/receive-images.ts";
+import { sendImage } from "../../src/image/send-image.ts";
+import { openPipeSink, readPipe } from "../../src/image/targets/pipe.ts";
+import { verifyImages } from "../../src/image/verify.ts";
+import { runOk } from "../support/mounts.ts";
+import { temporaryDirectory } from "../support/temp.ts";
+import { assertFaithful, clock, makeSource, type Source } from "./histories.ts";
+
+interface Files {
+  readonly path: string;
+  readonly volume: string;
+  readonly source: Source;
+  /** Path of a file in the folder. */
+  at(name: string): string;
+}
+
+/** A volume file with snapshots a, b and c, and a folder for the rest. */
+function setUp(t: TestContext): Files {
+  const path = temporaryDirectory(t);
+  const source = makeSource({ seed: 21, blockCount: 2048 });
+  for (const name of ["a", "b", "c"]) {
+    source.change(15);
+    source.snapshot(name);
+  }
+  const volume = join(path, "source.tide");
+  const device = createFileDevice(volume, 2048);
+  const bytes = new Uint8Array(2048 * BLOCK_BYTES);
+  source.device.read(0, 2048, bytes, 0);
+  device.write(0, 2048, bytes, 0);
+  device.close();
+  return { path, volume, source, at: (name) => join(path, name) };
+}
+
+async function sendChain({ volume, at }: Files): Promise<string[]> {
+  const files = [at("a.image"), at("b.image"), at("c.image")];
+  await sendImage({ volume, snapshots: ["a"], output: files[0] });
+  await sendImage({ volume, snapshots: ["b"], base: "a", output: files[1] });
+  await sendImage({ volume, snapshots: ["c"], base: "b", output: files[2] });
+  return files;
+}
+
+const fails = (failure: string, pattern: RegExp) => (error: unknown) => {
+  assert.ok(error instanceof UserError, String(error));
+  assert.equal(error.failure, failure, error.message);
+  assert.match(error.message, pattern);
+  return true;
+};
+
+function assertReceived(path: string, source: Source): void {
+  const device = openFileDevice(path, { writable: false });
+  assertFaithful(source.device, device);
+  device.close();
+}
+
+test("a chain of files makes the volume, and says what it did", async (t) => {
+  const files = setUp(t);
+  const chain = await sendChain(files);
+  assert.ok(!readdirSync(files.path).some((name) => name.endsWith(".part")));
+  const volume = files.at("copy.tide");
+  const phases = new Set<string>();
+  const { images } = await receiveImages({
+    volume,
+    files: chain,
+    clock,
+    onProgress: ({ phase, file }) => phases.add(`${phase} ${file}`),
+  });
+  assert.deepEqual(
+    images.map(({ top }) => top.name),
+    ["a", "b", "c"],
+  );
+  assert.equal(phases.size, 6);
+  assertReceived(volume, files.source);
+  await assert.rejects(
+    receiveImages({ volume, files: chain, clock }),
+    fails("mismatch", /a\.image is a full image, but there is a volume already/),
+  );
+  await assert.rejects(
+    receiveImages({ volume, files: chain.slice(2), clock }),
+    fails("mismatch", /brings snapshot "c", which is there/),
+  );
+});
+
+test("a chain is refused as a whole: broken file or link, the volume is untouched and a new one is not made", async (t) => {
+  const files = setUp(t);
+  const [a, b, c] = (await sendChain(files)) as [string, string, string];
+  const volume = files.at("copy.tide");
+  const refused = async (list: string[], failure: string, pattern: RegExp): Promise<void> => {
+    const before = existsSync(volume) ? readFileSync(volume) : undefined;
+    await assert.rejects(receiveImages({ volume, files: list, clock }), fails(failure, pattern));
+    assert.deepEqual(existsSync(volume) ? readFileSync(volume) : undefined, before);
+  };
+  await refused([a, c, b], "mismatch", /c\.image needs snapshot .* as its base, but after .*a\.image there is/);
+  await refused([b], "mismatch", /b\.image is an increment to snapshot .*, but no volume is there/);
+  const cut = files.at("cut.image");
+  writeFileSync(cut, readFileSync(c).subarray(0, -5));
+  await refused(
+    [a, b, cut],
+    "corrupt",
+    /image .*cut\.image: the image stream ends after \d+ bytes, within frame \d+ of \d+/,
+  );
+  await receiveImages({ volume, files: [a], clock });
+  await refused([b, cut], "corrupt", /cut short/);
+  await refused([c], "mismatch", /c\.image needs snapshot/);
+  await refused([files.at("nothing")], "failed", /no such file/);
+  const flipped = files.at("flipped.image");
+  const bytes = readFileSync(b);
+  bytes[bytes.length - 400] = (bytes[bytes.length - 400] as number) ^ 4;
+  writeFileSync(flipped, bytes);
+  await refused([flipped], "corrupt", /body of frame \d+ has checksum 0x\w+, expected 0x\w+/);
+  await receiveImages({ volume, files: [b, c], clock });
+  assertReceived(volume, files.source);
+});
+
+test("verify finds broken files and broken links without a volume", async (t) => {
+  const files = setUp(t);
+  const [a, b, c] = (await sendChain(files)) as [string, string, string];
+  const good = await verifyImages({ files: [a, b, c] });
+  assert.equal(good.findings, 0);
+  assert.deepEqual(
+    good.files.map(({ summary }) => summary?.kind),
+    ["full", "incremental", "incremental"],
+  );
+  assert.equal((await verifyImages({ files: [c] })).findings, 0);
+  const gap = await verifyImages({ files: [a, c] });
+  assert.equal(gap.findings, 1);
+  assert.match(gap.chainProblem ?? "", /needs snapshot/);
+  truncateSync(b, 3000);
+  writeFileSync(files.at("junk"), "not an image at all, but long enough to have a frame header");
+  const bad = await verifyImages({ files: [a, b, files.at("junk")] });
+  assert.equal(bad.findings, 2);
+  assert.deepEqual(
+    bad.files.map(({ problem }) => problem === undefined),
+    [true, false, false],
+  );
+  assert.match(bad.files[2]?.problem ?? "", /frame magic missing/);
+});
+
+test("inspect tells what a file is from its ends", async (t) => {
+  const files = setUp(t);
+  const [, b] = (await sendChain(files)) as [string, string];
+  const found = await inspectImage(b);
+  assert.equal(found.kind, "incremental");
+  assert.deepEqual(
+    found.tops.map(({ name }) => name),
+    ["b"],
+  );
+  assert.deepEqual(
+    found.held.map(({ name }) => name),
+    ["a", "b", "c"],
+  );
+  assert.equal(found.volume.label, "history");
+  assert.equal(found.hasTrailer, true);
+  assert.equal(found.streamBytes, readFileSync(b).length);
+  assert.equal(found.base?.cpCount, files.source.volume.findSnapshot("a")?.cpCount);
+  assert.doesNotThrow(() => JSON.stringify(found));
+  truncateSync(b, found.streamBytes - 1);
+  assert.equal((await inspectImage(b)).hasTrailer, false);
+  truncateSync(b, 100);
+  await assert.rejects(inspectImage(b), fails("corrupt", /ends within its header/));
+  await assert.rejects(inspectImage(files.path), fails("usage", /is a directory/));
+});
+
+test("files are not overwritten unasked, and a refused sending leaves none", async (t) => {
+  const { volume, at, path } = setUp(t);
+  writeFileSync(at("x"), "precious");
+  await assert.rejects(sendImage({ volume, snapshots: ["a"], output: at("x") }), fails("failed", /exists already/));
+  assert.equal(readFileSync(at("x"), "utf8"), "precious");
+  await sendImage({ volume, snapshots: ["a"], output: at("x"), force: true });
+  assert.equal((await inspectImage(at("x"))).kind, "full");
+  await assert.rejects(
+    sendImage({ volume, snapshots: ["z"], output: at("y") }),
+    fails("failed", /has no snapshot "z"/),
+  );
+  await assert.rejects(
+    sendImage({ volume, snapshots: ["a"], base: "active", output: at("y") }),
+    fails("failed", /only a snapshot can be/),
+  );
+  await assert.rejects(
+    sendImage({ volume, snapshots: ["a"], base: "b", output: at("y") }),
+    fails("mismatch", /not newer/),
+  );
+  await assert.rejects(
+    sendImage({ volume, snapshots: ["a"], output: at("no/such/folder") }),
+    fails("failed", /no such file/),
+  );
+  const controller = new AbortController();
+  controller.abort(new Error("interrupted"));
+  await assert.rejects(
+    sendImage({ volume, snapshots: ["a"], output: at("y"), signal: controller.signal }),
+    /interrupted/,
+  );
+  assert.deepEqual(readdirSync(path).toSorted(), ["source.tide", "x"]);
+  await sendImage({ volume, snapshots: ["a"], output: "/dev/null" });
+});
+
+test("receiving spares what is not a volume, and volumes in use", async (t) => {
+  const files = setUp(t);
+  const [a, b] = (await sendChain(files)) as [string, string];
+  writeFileSync(files.at("text"), "precious");
+  await assert.rejects(
+    receiveImages({ volume: files.at("text"), files: [a], clock }),
+    fails("failed", /is not a Tidemark volume/),
+  );
+  assert.equal(readFileSync(files.at("text"), "utf8"), "precious");
+  writeFileSync(files.at("empty"), "");
+  await receiveImages({ volume: files.at("empty"), files: [a], clock });
+  assertReceived(files.at("empty"), files.source);
+  await receiveImages({ volume: files.at("text"), files: [a, b], clock, force: true });
+  assertReceived(files.at("text"), files.source);
+
+  const holder = spawn("flock", ["--exclusive", files.at("empty"), "cat"], { stdio: ["pipe", "pipe", "inherit"] });
+  t.after(() => holder.kill());
+  holder.stdin.write("locked\n");
+  await new Promise((resolve) => holder.stdout.once("data", resolve)); // cat runs, so the lock is held
+  await assert.rejects(receiveImages({ volume: files.at("empty"), files: [b], clock }), fails("in-use", /in use/));
+});
+
+test("a stream goes through a pipe from process to process", async (t) => {
+  const { volume, at, source } = setUp(t);
+  const module = (name: string): string => fileURLToPath(new URL(`../../src/image/${name}.js`, import.meta.url));
+  const send = `import { sendImage } from ${JSON.stringify(module("send-image"))};
+    await sendImage({ volume: ${JSON.stringify(volume)}, snapshots: ["a", "b"] });`;
+  const receive = `import { receiveImages } from ${JSON.stringify(module("receive-images"))};
+    await receiveImages({ volume: ${JSON.stringify(at("copy"))}, files: [], clock: { now: () => ({ seconds: 1, nanoseconds: 0 }) } });`;
+  const pipeline = 'set -o pipefail; "$0" --input-type=module -e "$1" | "$0" --input-type=module -e "$2"';
+  await runOk("bash", ["-c", pipeline, process.execPath, send, receive]);
+  assertReceived(at("copy"), source);
+});
+
+test("a reader that goes away is a clear error, and a terminal is refused", async () => {
+  const gone = new PassThrough();
+  const sink = openPipeSink(gone);
+  gone.destroy(Object.assign(new Error("write EPIPE"), { code: "EPIPE" }));
+  await assert.rejects(sink.write(new Uint8Array(10)), fails("failed", /cannot write the image stream/));
+  assert.throws(
+    () => openPipeSink(Object.assign(new PassThrough(), { isTTY: true })),
+    fails("usage", /not for a terminal/),
+  );
+  const terminal = Object.assign(new PassThrough(), { isTTY: true });
+  await assert.rejects(readPipe(terminal).next(), fails("usage", /from a terminal/));
+});
+
+test("a pipe that breaks off leaves no volume behind", async (t) => {
+  const files = setUp(t);
+  const [a] = (await sendChain(files)) as [string];
+  const script = `import { receiveImages } from ${JSON.stringify(fileURLToPath(new URL("../../src/image/receive-images.js", import.meta.url)))};
+    try { await receiveImages({ volume: ${JSON.stringify(files.at("copy"))}, files: [], clock: { now: () => ({ seconds: 1, nanoseconds: 0 }) } }); }
+    catch (error) { console.log(error.failure, error.message); }`;
+  const child = spawn(process.execPath, ["--input-type=module", "--eval", script], {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  child.stdin.end(readFileSync(a).subarray(0, 30_000));
+  let said = "";
+  child.stdout.on("data", (chunk: Buffer) => (said += chunk.toString()));
+  await new Promise((resolve) => child.once("close", resolve));
+  assert.match(said, /^corrupt image standard input: the image stream ends after 30000 bytes/);
+  assert.ok(!existsSync(files.at("copy")));
+});
+
+test("the volume that was sent from is open to its owner all the while", async (t) => {
+  const { volume, at } = setUp(t);
+  const before = readFileSync(volume);
+  await sendImage({ volume, snapshots: ["c"], output: at("c") });
+  assert.deepEqual(readFileSync(volume), before);
+  const device = openFileDevice(volume, { writable: false });
+  assert.equal(openReadOnly(device).snapshots().length, 3);
+  device.close();
+});
