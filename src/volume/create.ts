@@ -8,6 +8,7 @@ import type { BlockDevice } from "../device/block-device.ts";
 import {
   ACTIVE_MAP_INO,
   FIRST_FREE_INO,
+  fsinfoVbns,
   INODE_MAP_INO,
   ORPHAN_INO,
   ROOT_INO,
@@ -22,6 +23,7 @@ import { type Fsinfo, ROLE_ACTIVE } from "../format/fsinfo.ts";
 import { dirtyBlockAt, emptyTree, recordOfTree } from "../tree/block-tree.ts";
 import type { Inode } from "../tree/inode-file.ts";
 import { takeCp } from "./consistency-point.ts";
+import { readFsinfoCopies } from "./fsinfo-copies.ts";
 import { openState } from "./open.ts";
 import { regionCountOf } from "./space/plane.ts";
 import { setBits } from "./space/map-words.ts";
@@ -60,6 +62,7 @@ export function createVolume({
       "give a --size between 256K and 16T",
     );
   }
+  wipeFsinfo(device, blockCount);
   const fsinfo = emptyFsinfo({ clock, random, label, uuid, blockCount });
   const state = openState({ device, clock, random, writable: true }, fsinfo);
   const { active, store } = state;
@@ -94,6 +97,18 @@ export function createVolume({
   inodeMap.tree.sizeBytes = BLOCK_BYTES;
   active.counters.usedInodes = made.size;
   takeCp(state, "sync");
+}
+
+/**
+ * Ends the volume that was there before. Else a crash could leave one of its copies of fsinfo, with more consistency points
+ * than a new volume has, above blocks that were written since.
+ */
+function wipeFsinfo(device: BlockDevice, blockCount: number): void {
+  const old = readFsinfoCopies(device).map(({ vbn }) => vbn);
+  const zeros = new Uint8Array(BLOCK_BYTES);
+  for (const vbn of new Set([...old, ...fsinfoVbns(reservedBlocksFor(blockCount))])) {
+    if (vbn < device.blockCount) device.writeDurable(vbn, zeros);
+  }
 }
 
 function emptyFsinfo({
