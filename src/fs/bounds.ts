@@ -13,7 +13,7 @@ export function inodesBound(inodes: InodeFile, count: number): number {
 
 /** Allocating or freeing an inode, and with it the inode map. */
 export function inodeMapBound(inodes: InodeFile): number {
-  return inodesBound(inodes, 2) + 4;
+  return inodesBound(inodes, 2) + 3;
 }
 
 export function insertBound(dir: DirectoryFile): number {

@@ -12,7 +12,15 @@ import { resizeFile, writeFile } from "../tree/file-data.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import { inodeMapBound, inodesBound, insertBound, removeBound } from "./bounds.ts";
 import { type Context, entryOf, stampChange, writableInodes } from "./context.ts";
-import type { Caller, Entry, FileSystem, Name, NodeId, Opened } from "./file-system.ts";
+import {
+  type Caller,
+  type Entry,
+  type FileSystem,
+  type Name,
+  type NodeId,
+  type Opened,
+  ROOT_NODE,
+} from "./file-system.ts";
 import {
   entryTypeOf,
   isDirectory,
@@ -67,8 +75,9 @@ export function nameOperations(context: Context): NameOperations {
   const { states, handles } = context;
 
   function found(state: State, parentIno: number, inode: Inode): Entry {
-    state.lookupCount += 1;
-    return entryOf(context, state, parentIno, inode);
+    const entry = entryOf(context, state, parentIno, inode);
+    if (entry.nodeId !== ROOT_NODE) state.lookupCount += 1; // the root is never forgotten
+    return entry;
   }
 
   function lookup(parent: NodeId, name: Name): Entry {

@@ -151,7 +151,7 @@ export function openOrphans(inodes: InodeFile): Orphans {
   }
 
   function bound(): number {
-    return inodesBound(inodes, 2) + inodeMapBound(inodes) + orphanFile().tree.height + 2;
+    return inodeMapBound(inodes) + inodesBound(inodes, 1) + orphanFile().tree.height + 1;
   }
 
   function reclaimSlice(): boolean {
