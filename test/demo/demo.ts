@@ -68,6 +68,7 @@ async function demo(work: string): Promise<void> {
     setTimeout(resolve, 500);
   });
   process.kill(status.mounts[0]?.pid as number, "SIGKILL");
+  await stop(writer);
   await run("umount", ["-l", home]);
   await tidemark("check", volume);
   await mount(volume, home);
