@@ -41,9 +41,9 @@ export function command<O>(spec: CommandSpec<O>): Command {
   return {
     command: spec.command,
     describe: spec.summary,
-    builder: build as (yargs: Argv<GlobalOptions>) => Argv<GlobalOptions>,
-    handler: async (given: ArgumentsCamelCase<GlobalOptions>) =>
-      await spec.run(given as unknown as ArgumentsCamelCase<GlobalOptions & O>),
+    builder: build,
+    handler: (given: ArgumentsCamelCase<GlobalOptions>) =>
+      spec.run(given as unknown as ArgumentsCamelCase<GlobalOptions & O>),
   };
 }
 

@@ -14,22 +14,9 @@ export interface MountSettings {
   readonly kernelOptions: readonly string[];
 }
 
-const kernelOptions = new Set([
-  ...[
-    "noatime",
-    "nodiratime",
-    "relatime",
-    "strictatime",
-    "lazytime",
-    "nosuid",
-    "suid",
-    "nodev",
-    "dev",
-    "noexec",
-    "exec",
-  ],
-  ...["sync", "dirsync", "nosymfollow"],
-]);
+const kernelOptions = new Set(
+  "nosuid suid nodev dev noexec exec sync dirsync nosymfollow nodiratime lazytime".split(" "),
+);
 /** Said by fstab and by habit; they mean nothing here. */
 const ignored = new Set(["defaults", "rw", "auto", "noauto", "user", "nofail", "_netdev"]);
 

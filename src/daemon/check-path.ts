@@ -22,7 +22,7 @@ const HELD_PREFIX = "tidemark-check-";
 /** Throws UserError "no-volume", and "corrupt" when there is no root to begin with; what the signal is aborted with. */
 export async function checkPath(path: string, options: CheckPathOptions): Promise<CheckReport> {
   const client = await connectWriter(path);
-  if (client === undefined) return await checkUnmounted(path, options);
+  if (client === undefined) return checkUnmounted(path, options);
   try {
     return await checkMounted(path, client, options);
   } finally {

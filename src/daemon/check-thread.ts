@@ -15,13 +15,16 @@ export type CheckMessage =
   | { readonly kind: "report"; readonly report: CheckReport }
   | { readonly kind: "error"; readonly error: ControlError };
 
-const send = (message: CheckMessage): void => parentPort?.postMessage(message);
+const send = (message: CheckMessage): void => {
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
+  parentPort?.postMessage(message);
+};
 const { path, options } = workerData as CheckStart;
 
 try {
   const device = openFileDevice(path, { writable: false });
   const report = checkVolume(device, { ...options, onProgress: (progress) => send({ kind: "progress", progress }) });
-  send({ kind: "report", report: structuredClone({ ...report, findings: report.findings }) });
+  send({ kind: "report", report });
 } catch (error) {
   send({ kind: "error", error: plainError(error) });
 }

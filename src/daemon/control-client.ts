@@ -37,7 +37,7 @@ export async function connectWriter(volume: string): Promise<ControlClient | und
   if (identity === undefined) return undefined;
   const key = volumeKey(identity);
   const file = socketFiles().find((one) => one.volumeKey === key && one.pid === undefined);
-  return file === undefined ? undefined : await connect(file);
+  return file === undefined ? undefined : connect(file);
 }
 
 /** All daemons of this volume, the writer first; of all volumes when there is no path. To be closed by the caller. */
@@ -81,10 +81,10 @@ async function connect(file: SocketFile): Promise<ControlClient | undefined> {
   });
   if (!connected) return undefined;
   socket.removeAllListeners("error");
-  return client(file, socket);
+  return clientOf(file, socket);
 }
 
-function client(file: SocketFile, socket: Socket): ControlClient {
+function clientOf(file: SocketFile, socket: Socket): ControlClient {
   let receive: ((reply: ControlReply) => void) | undefined;
   let lose: ((error: UserError) => void) | undefined;
   const reader = lineReader((line) => receive?.(decodeReply(line)));

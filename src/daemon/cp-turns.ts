@@ -40,9 +40,9 @@ export interface CpTurns {
 
 export interface TurnOptions {
   /** Hands a frozen consistency point to whoever makes it durable. */
-  send(cp: FrozenCp): void;
+  readonly send: (cp: FrozenCp) => void;
   /** Told once, when the volume fails. */
-  onFailure(message: string): void;
+  readonly onFailure: (message: string) => void;
 }
 
 export function cpTurns(volume: Volume, { send, onFailure }: TurnOptions): CpTurns {

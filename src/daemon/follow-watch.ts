@@ -3,12 +3,15 @@
  * count. Changes are seen through inotify, and by a look every second where that says nothing.
  */
 import { type FileHandle, open } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
 import { watch } from "chokidar";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { CorruptionError } from "../core/errors.ts";
 import { decodeFsinfo } from "../format/fsinfo.ts";
 
 const POLL_MS = 1000;
+/** Pause after a look: a transfer changes the file thousands of times a second. */
+const PAUSE_MS = 5;
 
 export interface FollowWatch {
   close(): Promise<void>;
@@ -38,12 +41,14 @@ export async function watchForCps(
         seen = cpCount;
         onNewer(cpCount);
       }
+      await delay(PAUSE_MS, undefined, { ref: false });
     } while (again);
     looking = false;
   }
 
   const watcher = watch(blockFile, { ignoreInitial: true });
-  watcher.on("change", () => void look());
+  // Not "change", which leaves out what follows within a few milliseconds: fsinfo is written last.
+  watcher.on("raw", () => void look());
   watcher.on("error", () => {}); // the poll goes on
   const timer = setInterval(() => void look(), POLL_MS);
   return {

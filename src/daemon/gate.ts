@@ -20,7 +20,7 @@ export interface Gate {
 
 export interface GateOptions {
   /** Frees what a consistency point can free; false: it would be nothing. */
-  makeSpace(): boolean;
+  readonly makeSpace: () => boolean;
 }
 
 const changing = [
@@ -81,10 +81,10 @@ export function gate(fileSystem: FileSystem, { makeSpace }: GateOptions): Gate {
       }
     });
   }
-  const { setAttributes } = open;
+  const retrying = { ...open };
   open.setAttributes = (node, changes, caller) => {
     try {
-      return setAttributes(node, changes, caller);
+      return retrying.setAttributes(node, changes, caller);
     } catch (error) {
       const isWriteBack = changes.ctime !== undefined; // nobody else can set it
       if (!isWriteBack || !(error instanceof FsError) || error.code !== "ESTALE") throw error;

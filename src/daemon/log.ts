@@ -5,8 +5,8 @@ export interface DaemonLog {
   (message: string): void;
 }
 
-/** `target`: a file to append to, or the standard error output, or nothing. */
-export function daemonLog(target: string | "stderr" | undefined): DaemonLog {
+/** `target`: a file to append to, or "stderr", or nothing. */
+export function daemonLog(target: string | undefined): DaemonLog {
   if (target === undefined) return () => {};
   return (message) => {
     const line = `${new Date().toISOString()} tidemark: ${message.replaceAll("\n", " ")}\n`;

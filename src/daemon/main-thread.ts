@@ -24,7 +24,7 @@
 import { closeSync, fstatSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { errnoOf, UserError } from "../core/errors.ts";
-import type { CpCount } from "../core/numbers.ts";
+import { assertNever, type CpCount } from "../core/numbers.ts";
 import { type FileDevice, openFileDevice } from "../device/file-device.ts";
 import { lockVolume } from "../device/volume-lock.ts";
 import type { ControlRequest } from "../format/control-message.ts";
@@ -39,7 +39,7 @@ import type { MountConfig } from "./config.ts";
 import { socketPath } from "./control-paths.ts";
 import { type ControlServer, listenForControl } from "./control-socket.ts";
 import type { DaemonStatus } from "./daemon-status.ts";
-import { watchForCps } from "./follow-watch.ts";
+import { type FollowWatch, watchForCps } from "./follow-watch.ts";
 import { mountHolders } from "./holders.ts";
 import { knocker } from "./knock.ts";
 import { type DaemonLog, daemonLog } from "./log.ts";
@@ -169,7 +169,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   }
 
   let control: ControlServer | undefined;
-  let stopWatching = (): Promise<void> => Promise.resolve();
+  let watching: FollowWatch | undefined;
   try {
     const opened = await link.opened;
     waiting = waitingRoom(opened.cpCount);
@@ -186,7 +186,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     link.useKnocker(knocker(mountPoint, link.wake));
     const path = socketPath({ dev, ino }, mode.kind === "write" ? undefined : process.pid);
     control = await listenForControl(path, (request) => answer(request));
-    if (mode.kind === "follow") stopWatching = await follow(link, blockFile, opened);
+    if (mode.kind === "follow") watching = await follow(link, blockFile, opened);
   } catch (error) {
     control?.close();
     if (descriptor >= 0) await unmount(mountPoint, { lazy: true }).catch(() => {});
@@ -217,7 +217,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       state.phase = "ending";
       clearInterval(timer);
       control?.close();
-      await stopWatching();
+      await watching?.close();
       await committer?.close();
       closeSync(descriptor);
       device.close(); // and with it the lock
@@ -246,21 +246,23 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     }
     switch (request.verb) {
       case "status":
-        return await status(state, link, waiting);
+        return status(state, link, waiting);
       case "umount":
         await end(request.arguments);
         return { volume: blockFile, mountPoint };
+      default:
+        return assertNever(request);
     }
   }
 
   return { ended, unmount: end };
 }
 
-/** Tells the server thread of each newer consistency point. Returns what ends it. */
-async function follow(link: ServerLink, blockFile: string, opened: VolumeSummary): Promise<() => Promise<void>> {
+/** Tells the server thread of each newer consistency point. */
+async function follow(link: ServerLink, blockFile: string, opened: VolumeSummary): Promise<FollowWatch> {
   const watching = await watchForCps(blockFile, opened.cpCount, () => link.post({ kind: "follow" }));
   link.post({ kind: "follow" }); // what was committed between the opening and the watching
-  return () => watching.close();
+  return watching;
 }
 
 /** What a killed daemon of this volume has left on the directory: the lock, which we have, says that it is dead. */

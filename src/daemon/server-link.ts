@@ -2,6 +2,7 @@
  * The main thread's end of the line to the server thread: starts it, posts messages and knocks, matches answers to
  * requests. It knows nothing of what they mean.
  */
+import assert from "node:assert/strict";
 import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
 import { UserError } from "../core/errors.ts";
 import type { Knocker } from "./knock.ts";
@@ -22,8 +23,8 @@ export interface ServerLink {
 }
 
 interface Pending {
-  resolve(value: unknown): void;
-  reject(error: unknown): void;
+  readonly resolve: (value: never) => void;
+  readonly reject: (error: unknown) => void;
 }
 
 export type ServerOptions = Omit<ServerStart, "wake" | "port">;
@@ -64,7 +65,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
         opened.resolve(message.status);
         return;
       case "result":
-        pending.get(message.id)?.resolve(message.value);
+        pending.get(message.id)?.resolve(message.value as never);
         pending.delete(message.id);
         return;
       case "refused":
@@ -120,17 +121,16 @@ function postTo(port: MessagePort, message: ToServer, word: Int32Array, knocker:
 
 interface Deferred<T> extends Pending {
   readonly promise: Promise<T>;
-  resolve(value: T): void;
+  readonly resolve: (value: T) => void;
 }
 
 /** A promise that is settled from outside, once. A rejection that nobody waits for yet is no crash. */
 function deferred<T>(): Deferred<T> {
-  let resolve: (value: T) => void = () => {};
-  let reject: (error: unknown) => void = () => {};
-  const promise = new Promise<T>((yes, no) => {
-    resolve = yes;
-    reject = no;
+  let settle: Pick<Deferred<T>, "resolve" | "reject"> | undefined;
+  const promise = new Promise<T>((resolve, reject) => {
+    settle = { resolve, reject };
   });
+  assert(settle !== undefined);
   promise.catch(() => {});
-  return { promise, resolve, reject };
+  return { promise, ...settle };
 }

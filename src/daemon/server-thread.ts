@@ -42,7 +42,7 @@ interface Server {
   readonly dirtyBytesMax: number;
   /** The main thread was told that there is something to reclaim, and has not answered yet. */
   isReclaiming: boolean;
-  send(message: FromServer): void;
+  readonly send: (message: FromServer) => void;
 }
 
 /** Asks the loop to handle a request that it has handed out. */

@@ -4,8 +4,8 @@ import { withVolume } from "./volume-access.ts";
 
 export function snapshotHolder(volume: string): SnapshotHolder {
   return {
-    dirtyBytes: async () =>
-      await withVolume(volume, { writable: false }, async (access) =>
+    dirtyBytes: () =>
+      withVolume(volume, { writable: false }, async (access) =>
         access.mounted ? (await access.call("volume-status", {})).dirtyBytes : 0,
       ),
     async take(name): Promise<void> {

@@ -14,7 +14,7 @@ export interface Unmounted {
 export async function unmountTarget(target: string, { force }: { readonly force: boolean }): Promise<Unmounted> {
   const path = realPath(target);
   const row = mountTable().findLast((each) => each.type === MOUNT_TYPE && each.directory === path);
-  if (row === undefined) return await unmountVolume(path, force);
+  if (row === undefined) return unmountVolume(path, force);
   const clients = await connectAll(row.source);
   try {
     for (const client of clients) {

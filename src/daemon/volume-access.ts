@@ -33,7 +33,7 @@ export async function withVolume<T>(
   use: (access: VolumeAccess) => Promise<T>,
 ): Promise<T> {
   const client = await connectWriter(path);
-  if (client !== undefined) return await useDaemon(path, client, use);
+  if (client !== undefined) return useDaemon(path, client, use);
   const device = openFileDevice(path, options);
   let isOpen = true;
   const close = (): void => {
@@ -73,7 +73,7 @@ async function useOpened<T>(
   use: (access: VolumeAccess) => Promise<T>,
 ): Promise<T> {
   const volume = openVolume({ device, clock: systemClock(), random: systemRandom, writable });
-  return await use({
+  return use({
     path,
     mounted: false,
     call: (verb, given) => Promise.resolve(performHere(volume, verb, given)),

@@ -50,13 +50,13 @@ export function waitingRoom(committedCp: number): WaitingRoom {
     },
     committed(cpCount): void {
       committedAt = Math.max(committedAt, cpCount);
-      for (const at of [...waiting.keys()]) {
+      for (const at of waiting.keys()) {
         if (at <= cpCount) for (const waiter of take(at)) waiter.release();
       }
     },
     failed(message): void {
       failure ??= message;
-      for (const at of [...waiting.keys()]) for (const waiter of take(at)) waiter.fail(message);
+      for (const at of waiting.keys()) for (const waiter of take(at)) waiter.fail(message);
     },
   };
 }

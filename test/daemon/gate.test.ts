@@ -24,6 +24,7 @@ function failing(errors: (FsError | undefined)[]): { readonly fileSystem: FileSy
   return { fileSystem, calls: () => calls };
 }
 
+const gone = (): FsError => new FsError("ESTALE", "gone");
 const full = (): FsError => new FsError("ENOSPC", "full");
 
 test("a change that finds no space is tried again as long as space can be made", () => {
@@ -65,7 +66,6 @@ test("when it is shut, changes are refused with EIO and reads go on", () => {
 });
 
 test("times written back to a file that is gone are no error, but a chmod of it is", () => {
-  const gone = (): FsError => new FsError("ESTALE", "gone");
   const now = { seconds: 1, nanoseconds: 0 };
   const writeBack = gate(failing([gone()]).fileSystem, { makeSpace: () => false }).fileSystem;
   assert.equal(writeBack.setAttributes(node, { mtime: now, ctime: now }, caller).attributesValidMs, 0);

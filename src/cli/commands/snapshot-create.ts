@@ -17,10 +17,8 @@ export const snapshotCreateCommand = command({
   async run({ volume, name, json }) {
     const { withVolume } = await import("../../daemon/volume-access.ts");
     const output = makeOutput({ json });
-    const made = await withVolume(
-      volume,
-      { writable: true },
-      async (access) => await access.call("snapshot-create", { name, mirror: false }),
+    const made = await withVolume(volume, { writable: true }, (access) =>
+      access.call("snapshot-create", { name, mirror: false }),
     );
     output.result(made, () => "");
   },

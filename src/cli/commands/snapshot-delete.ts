@@ -21,11 +21,7 @@ export const snapshotDeleteCommand = command({
     const { withVolume } = await import("../../daemon/volume-access.ts");
     const output = makeOutput({ json });
     if (!force) await confirm(`Delete snapshot ${name} of ${volume}?`);
-    const gone = await withVolume(
-      volume,
-      { writable: true },
-      async (access) => await access.call("snapshot-delete", { name }),
-    );
+    const gone = await withVolume(volume, { writable: true }, (access) => access.call("snapshot-delete", { name }));
     output.result(gone, () => `${formatBytes(gone.freedBlocks * 4096)} freed`);
   },
 });

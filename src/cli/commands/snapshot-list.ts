@@ -23,7 +23,7 @@ export const snapshotListCommand = command({
     const all = await withVolume(
       volume,
       { writable: unique }, // counting needs the maps of a writer
-      async (access) => await access.call("snapshot-list", { unique }),
+      (access) => access.call("snapshot-list", { unique }),
     );
     const snapshots = all.filter(({ mirror }) => !mirror);
     output.result({ volume, snapshots }, () => {

@@ -18,10 +18,8 @@ export const snapshotRenameCommand = command({
   async run({ volume, old, new: into, json }) {
     const { withVolume } = await import("../../daemon/volume-access.ts");
     const output = makeOutput({ json });
-    const renamed = await withVolume(
-      volume,
-      { writable: true },
-      async (access) => await access.call("snapshot-rename", { from: old, into }),
+    const renamed = await withVolume(volume, { writable: true }, (access) =>
+      access.call("snapshot-rename", { from: old, into }),
     );
     output.result(renamed, () => "");
   },

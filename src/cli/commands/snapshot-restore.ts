@@ -20,10 +20,8 @@ export const snapshotRestoreCommand = command({
     const { withVolume } = await import("../../daemon/volume-access.ts");
     const output = makeOutput({ json });
     if (!force) await confirm(`Set ${volume} back to snapshot ${name}, and lose what was changed since?`);
-    const restored = await withVolume(
-      volume,
-      { writable: true },
-      async (access) => await access.call("snapshot-restore", { name }),
+    const restored = await withVolume(volume, { writable: true }, (access) =>
+      access.call("snapshot-restore", { name }),
     );
     output.result(restored, () => "");
   },

@@ -33,7 +33,7 @@ export const statusCommand = command({
 
 async function readSummary(volume: string): Promise<VolumeSummary> {
   const { withVolume } = await import("../../daemon/volume-access.ts");
-  return await withVolume(volume, { writable: false }, async (access) => await access.call("volume-status", {}));
+  return withVolume(volume, { writable: false }, (access) => access.call("volume-status", {}));
 }
 
 function mountTable(mounts: readonly DaemonStatus[]): string {

@@ -15,7 +15,7 @@ export const syncCommand = command({
   async run({ volume, json }) {
     const { withVolume } = await import("../../daemon/volume-access.ts");
     const output = makeOutput({ json });
-    const result = await withVolume(volume, { writable: true }, async (access) => await access.call("sync", {}));
+    const result = await withVolume(volume, { writable: true }, (access) => access.call("sync", {}));
     output.result(result, () => `consistency point ${result.cpCount}`);
   },
 });
