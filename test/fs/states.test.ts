@@ -314,16 +314,19 @@ test("a following mount shows each new state at its root, while open files stay 
   mirror.fs.release(handle);
 });
 
+function filled(byte: number): Uint8Array {
+  return new Uint8Array(3 << 20).fill(byte);
+}
+
 test("a block of an old state that has been reused is stale, never mixed data", () => {
   const { source, mirror, move } = followed();
-  const fill = (byte: number): Uint8Array => new Uint8Array(3 << 20).fill(byte);
-  putFile(source.fs, "/f", fill(1));
+  putFile(source.fs, "/f", filled(1));
   move();
   const { handle } = mirror.fs.open(nodeAt(mirror.fs, "/f"), 0);
   const into = new Uint8Array(3 << 20);
   let stale = 0;
   for (let round = 2; round < 12; round++) {
-    writeAt(source.fs, "/f", 0, fill(round));
+    writeAt(source.fs, "/f", 0, filled(round));
     move();
     const errno = errnoOf(() => mirror.fs.read(handle, 0, into.length, into, 0));
     if (errno === "")
