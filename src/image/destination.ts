@@ -71,8 +71,7 @@ export function checkDestination(name: string, volume: Volume, header: ImageHead
   }
   const snapshots = volume.snapshots();
   checkBase(name, snapshots, header);
-  const current = checkUnchanged(name, snapshots, committed);
-  checkKnown(name, snapshots, current, header);
+  const current = checkUnchanged(name, snapshots, committed, header);
   checkTops(name, snapshots, current, header);
 }
 
@@ -102,37 +101,38 @@ function checkBase(name: string, snapshots: readonly SnapshotRecord[], { base, t
   }
 }
 
-/** The snapshot that the active filesystem equals: whatever it holds beyond would be lost. */
-function checkUnchanged(name: string, snapshots: readonly SnapshotRecord[], { inodeFile }: Fsinfo): SnapshotRecord {
+/**
+ * The snapshot that the active filesystem equals. What it held beyond that would be lost; and if the source does not know
+ * that snapshot, it is of another history, or of one that the source has forgotten: only a person can give it up.
+ */
+function checkUnchanged(
+  name: string,
+  snapshots: readonly SnapshotRecord[],
+  { inodeFile }: Fsinfo,
+  header: ImageHeader,
+): SnapshotRecord {
   const key = rootKey(inodeFile);
-  const current = snapshots.findLast(({ root }) => rootKey(root) === key);
+  const equal = snapshots.filter(({ root }) => rootKey(root) === key);
+  const isKnown = knownTo(header);
+  const current = equal.findLast(isKnown);
   if (current !== undefined) return current;
-  const newest = snapshots.at(-1);
+  const unknown = equal.at(-1);
+  const newest = snapshots.findLast(isKnown) ?? snapshots.at(-1);
   throw mismatch(
-    `${name} has been changed since its newest snapshot ${newest === undefined ? "" : quote(newest.name)}`,
+    unknown === undefined
+      ? `${name} has been changed since its newest snapshot${newest === undefined ? "" : ` ${quote(newest.name)}`}`
+      : `${name} is at snapshot ${quote(unknown.name)}, which the source of the image does not have`,
     newest === undefined
       ? "receive a full image into a new path"
-      : `to give these changes up: tidemark snapshot restore ${name} ${newest.name}`,
+      : `to give ${unknown === undefined ? "these changes" : "it"} up: tidemark snapshot restore ${name} ${newest.name}`,
   );
 }
 
-/**
- * The source must know the state that it replaces. If it does not, that state is of another history, or of one that the
- * source has forgotten: only a person can say that it may go.
- */
-function checkKnown(
-  name: string,
-  snapshots: readonly SnapshotRecord[],
-  current: SnapshotRecord,
-  { base, held }: ImageHeader,
-): void {
-  const isBase = base !== undefined && sameBytes(current.uuid, base.uuid);
-  if (isBase || held.some(({ uuid }) => sameBytes(uuid, current.uuid))) return;
-  const found = snapshots.find(({ uuid }) => base !== undefined && sameBytes(uuid, base.uuid));
-  throw mismatch(
-    `${name} is at snapshot ${quote(current.name)}, which the source of the image does not have`,
-    found === undefined ? "" : `to give it up: tidemark snapshot restore ${name} ${found.name}`,
-  );
+/** Whether the source has the snapshot too. */
+function knownTo({ held, base }: ImageHeader): (record: SnapshotRecord) => boolean {
+  const uuids = new Set(held.map(({ uuid }) => formatUuid(uuid)));
+  if (base !== undefined) uuids.add(formatUuid(base.uuid));
+  return ({ uuid }) => uuids.has(formatUuid(uuid));
 }
 
 function checkTops(
@@ -176,9 +176,7 @@ export interface Guard {
 export function guardVolume(volume: Volume, header: ImageHeader): Guard {
   const { committed, active } = volume;
   const { store } = active;
-  const held = new Set(header.held.map(({ uuid }) => formatUuid(uuid)));
-  const isHeld = ({ uuid }: SnapshotRecord): boolean =>
-    held.has(formatUuid(uuid)) || (header.base !== undefined && sameBytes(uuid, header.base.uuid));
+  const isHeld = knownTo(header);
   const open = (record: SnapshotRecord): SnapshotPlane => ({
     record,
     plane: openPlane(store, record.root, committed.blockCount),

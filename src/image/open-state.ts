@@ -2,15 +2,25 @@
 import assert from "node:assert/strict";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { EPOCH } from "../core/clock.ts";
+import { CorruptionError } from "../core/errors.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import { fsinfoVbns } from "../format/constants.ts";
 import { encodeFsinfo, type Fsinfo } from "../format/fsinfo.ts";
 import { openVolume } from "../volume/open.ts";
 import type { Volume } from "../volume/volume.ts";
 
+/** Attempts at reading fsinfo and the snapshot table of one consistency point, while the volume's owner goes on. */
+const OPEN_TRIES_MAX = 8;
+
 /** The volume at its last consistency point. It changes nothing, so it needs neither time nor randomness. */
 export function openReadOnly(device: BlockDevice): Volume {
-  return openVolume({ device, clock: { now: () => EPOCH }, random: { u32: () => 0 }, writable: false });
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return openVolume({ device, clock: { now: () => EPOCH }, random: { u32: () => 0 }, writable: false });
+    } catch (error) {
+      if (!(error instanceof CorruptionError) || attempt === OPEN_TRIES_MAX) throw error;
+    }
+  }
 }
 
 /**

@@ -14,7 +14,7 @@
 import assert from "node:assert/strict";
 import { nextGap, nextMember } from "../bitset/runs.ts";
 import { BLOCK_BYTES, REGION_BLOCKS, REGION_WORDS } from "../core/block.ts";
-import { CorruptionError, UserError } from "../core/errors.ts";
+import { UserError } from "../core/errors.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import {
@@ -33,10 +33,9 @@ import {
   sealFrame,
 } from "../format/image-frame.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
-import { readFsinfo } from "../volume/fsinfo-copies.ts";
-import { openSnapshotTable } from "../volume/snapshot-table.ts";
 import { openPlane, type Plane } from "../volume/space/plane.ts";
 import type { Volume } from "../volume/volume.ts";
+import { openReadOnly } from "./open-state.ts";
 import { regionStart, type Selection, selectBlocks } from "./select.ts";
 
 export interface Progress {
@@ -296,12 +295,9 @@ function openCursor(selection: Selection): Cursor {
   };
 }
 
-/** Attempts to read the snapshot table of a volume that its owner goes on changing. */
-const TABLE_READS_MAX = 5;
-
 /** Blocks of a snapshot that is deleted are written over: a stream read meanwhile must not get its trailer. */
 function checkStillHeld(device: BlockDevice, { tops, base }: ImageHeader): void {
-  const records = readSnapshots(device);
+  const records = openReadOnly(device).snapshots();
   for (const { uuid } of base === undefined ? tops : [...tops, base]) {
     if (!records.some((record) => sameBytes(record.uuid, uuid))) {
       throw new UserError(
@@ -309,16 +305,6 @@ function checkStillHeld(device: BlockDevice, { tops, base }: ImageHeader): void 
         `snapshot ${formatUuid(uuid)} was deleted while its image was being sent`,
         "send another snapshot",
       );
-    }
-  }
-}
-
-function readSnapshots(device: BlockDevice): readonly SnapshotRecord[] {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return openSnapshotTable(device, readFsinfo(device)).records;
-    } catch (error) {
-      if (!(error instanceof CorruptionError) || attempt === TABLE_READS_MAX) throw error;
     }
   }
 }

@@ -31,11 +31,13 @@ export function usedBlocksAfter({ active }: Volume, { before, usedBlocks, after,
   staying.reverse(); // the newest is the likeliest to share with what comes
 
   let used = usedBlocks;
+  const planesNow = [...now.values()];
+  const planesBefore = [...old.values()];
   const words = new Uint32Array(REGION_WORDS);
   for (let region = 0; region < regionCountOf(blockCount); region += 1) {
     store.beginOperation();
     if (moving.every((plane) => isShared(plane, staying, region))) continue;
-    used += countUnion([...now.values()], region, words) - countUnion([...old.values()], region, words);
+    used += countUnion(planesNow, region, words) - countUnion(planesBefore, region, words);
   }
   return used;
 

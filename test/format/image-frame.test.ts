@@ -84,12 +84,11 @@ const headers: fc.Arbitrary<ImageHeader> = fc
   .map(({ all, split, incremental, ...fields }) => {
     const first = Math.min(split, all.length - 1);
     const base = incremental && first > 0 ? identityOf(all[first - 1] as SnapshotRecord) : undefined;
-    return {
-      ...fields,
+    return Object.assign(fields, {
       tops: all.slice(first),
       base,
       held: all.map((record) => ({ uuid: record.uuid, name: record.name })),
-    };
+    });
   });
 
 const bodyOf = (frame: Uint8Array): Uint8Array => frame.subarray(frameHeader.size);
@@ -150,13 +149,23 @@ test("trailers come back as they went out", () => {
   );
 });
 
+function assertCorrupt(decode: () => unknown): void {
+  assert.throws(decode, CorruptionError);
+}
+
+/** The header of a frame that claims these sizes. */
+function sealed(kind: number, runCount: number, blockCount: number, bodyBytes: number): Uint8Array {
+  const frame = new Uint8Array(frameHeader.size + bodyBytes);
+  sealFrame(frame, { kind, frameNumber: 1, stream: 2, runCount, blockCount });
+  return frame.subarray(0, frameHeader.size);
+}
+
 test("arbitrary bytes are refused with CorruptionError, never with another error", () => {
-  const refused = (decode: () => unknown): void => assert.throws(decode, CorruptionError);
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 600 }), (raw) => {
-      if (raw.length >= frameHeader.size) refused(() => decodeFrameHeader(raw));
-      refused(() => decodeImageHeader(raw));
-      refused(() => decodeImageTrailer(raw));
+      if (raw.length >= frameHeader.size) assertCorrupt(() => decodeFrameHeader(raw));
+      assertCorrupt(() => decodeImageHeader(raw));
+      assertCorrupt(() => decodeImageTrailer(raw));
     }),
   );
 });
@@ -179,11 +188,6 @@ test("a header whose fields are damaged but whose checksum is right gives Corrup
 });
 
 test("frames that claim impossible sizes are refused before a body is read", () => {
-  const sealed = (kind: number, runCount: number, blockCount: number, bodyBytes: number): Uint8Array => {
-    const frame = new Uint8Array(frameHeader.size + bodyBytes);
-    sealFrame(frame, { kind, frameNumber: 1, stream: 2, runCount, blockCount });
-    return frame.subarray(0, frameHeader.size);
-  };
   const good = sealed(FRAME_DATA, 1, 2, runRecord.size + 2 * BLOCK_BYTES);
   assert.equal(decodeFrameHeader(good).blockCount, 2);
   for (const [kind, runs, blocks, bytes] of [

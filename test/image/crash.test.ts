@@ -94,10 +94,13 @@ test("a crash at any point of a full image leaves no volume or the whole one", (
   });
 });
 
+function bulk(fill: number): Uint8Array {
+  return new Uint8Array(40 * BLOCK_BYTES).fill(fill);
+}
+
 /** A volume at "base" that also has "old", whose blocks the source has used again for "top". */
 function reuse(): { readonly source: Source; readonly base: MemoryDevice; readonly stream: Uint8Array } {
   const source = makeSource({ seed: 4, blockCount: 256 });
-  const bulk = (fill: number): Uint8Array => new Uint8Array(40 * BLOCK_BYTES).fill(fill);
   source.write("bulk", bulk(1));
   source.snapshot("old");
   source.write("bulk", bulk(2));

@@ -18,12 +18,17 @@ import { runOk } from "../support/mounts.ts";
 import { temporaryDirectory } from "../support/temp.ts";
 import { assertFaithful, clock, makeSource, type Source } from "./histories.ts";
 
+/** Path of a compiled file of the room, for child processes. */
+function module(name: string): string {
+  return fileURLToPath(new URL(`../../src/image/${name}.js`, import.meta.url));
+}
+
 interface Files {
   readonly path: string;
   readonly volume: string;
   readonly source: Source;
   /** Path of a file in the folder. */
-  at(name: string): string;
+  readonly at: (name: string) => string;
 }
 
 /** A volume file with snapshots a, b and c, and a folder for the rest. */
@@ -229,7 +234,6 @@ test("receiving spares what is not a volume, and volumes in use", async (t) => {
 
 test("a stream goes through a pipe from process to process", async (t) => {
   const { volume, at, source } = setUp(t);
-  const module = (name: string): string => fileURLToPath(new URL(`../../src/image/${name}.js`, import.meta.url));
   const send = `import { sendImage } from ${JSON.stringify(module("send-image"))};
     await sendImage({ volume: ${JSON.stringify(volume)}, snapshots: ["a", "b"] });`;
   const receive = `import { receiveImages } from ${JSON.stringify(module("receive-images"))};
@@ -255,7 +259,7 @@ test("a reader that goes away is a clear error, and a terminal is refused", asyn
 test("a pipe that breaks off leaves no volume behind", async (t) => {
   const files = setUp(t);
   const [a] = (await sendChain(files)) as [string];
-  const script = `import { receiveImages } from ${JSON.stringify(fileURLToPath(new URL("../../src/image/receive-images.js", import.meta.url)))};
+  const script = `import { receiveImages } from ${JSON.stringify(module("receive-images"))};
     try { await receiveImages({ volume: ${JSON.stringify(files.at("copy"))}, files: [], clock: { now: () => ({ seconds: 1, nanoseconds: 0 }) } }); }
     catch (error) { console.log(error.failure, error.message); }`;
   const child = spawn(process.execPath, ["--input-type=module", "--eval", script], {

@@ -142,15 +142,23 @@ function sealAgain(frames: readonly Uint8Array[], header: ImageHeader): Uint8Arr
     digest = digestFrame(digest, again.subarray(0, frameHeader.size));
     sealed.push(again);
   }
-  const top = header.tops.at(-1) as SnapshotRecord;
+  const newest = header.tops.at(-1) as SnapshotRecord;
   const frameCount = frames.length;
   sealed.push(
     encodeImageTrailer(
-      { frameCount, blockCount: header.blockCount, topUuid: top.uuid, root: top.root, digest },
+      { frameCount, blockCount: header.blockCount, topUuid: newest.uuid, root: newest.root, digest },
       stream,
     ),
   );
   return sealed;
+}
+
+/** The header with something else in its newest top. */
+function top(header: ImageHeader, change: Partial<SnapshotRecord>): ImageHeader {
+  return {
+    ...header,
+    tops: [...header.tops.slice(0, -1), { ...(header.tops.at(-1) as SnapshotRecord), ...change }],
+  };
 }
 
 test("streams whose every checksum is right but which lie are refused too", () => {
@@ -160,10 +168,6 @@ test("streams whose every checksum is right but which lie are refused too", () =
   assert.ok(accepted.memory);
   assertFaithful(source, accepted.memory);
 
-  const top = (header: ImageHeader, change: Partial<SnapshotRecord>): ImageHeader => ({
-    ...header,
-    tops: [...header.tops.slice(0, -1), { ...(header.tops.at(-1) as SnapshotRecord), ...change }],
-  });
   const lies: Record<string, (header: ImageHeader) => ImageHeader> = {
     "another volume": (header) => ({ ...header, volumeUuid: new Uint8Array(16) }),
     "fewer blocks in the volume": (header) => ({ ...header, volumeBlocks: 2048 }),

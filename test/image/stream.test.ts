@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { UserError } from "../../src/core/errors.ts";
 import { below, prng } from "../../src/core/prng.ts";
+import type { BlockDevice } from "../../src/device/block-device.ts";
 import { ROLE_ACTIVE, ROLE_MIRROR } from "../../src/format/fsinfo.ts";
 import { decodeImageHeader, frameHeader } from "../../src/format/image-frame.ts";
 import type { SnapshotRecord } from "../../src/format/snapshot-record.ts";
@@ -28,6 +29,16 @@ import {
 
 const isMismatch = (pattern: RegExp) => (error: unknown) =>
   error instanceof UserError && error.failure === "mismatch" && pattern.test(error.message);
+
+function snapshotNames(device: BlockDevice): string[] {
+  return openReadOnly(device)
+    .snapshots()
+    .map(({ name }) => name);
+}
+
+function bulk(fill: number): Uint8Array {
+  return new Uint8Array(40 * BLOCK_BYTES).fill(fill);
+}
 
 test("a full image makes a volume that is the snapshot, block by block, and can be written", () => {
   const source = makeSource();
@@ -182,12 +193,8 @@ test("sums carry several snapshots, which all appear in one switch; levels resto
   receive(target, level1);
   receive(target, level2);
   assertFaithful(source.device, target.memory);
-  const days = (device: Parameters<typeof openReadOnly>[0]): string[] =>
-    openReadOnly(device)
-      .snapshots()
-      .map(({ name }) => name);
   assert.deepEqual(
-    days(target.memory),
+    snapshotNames(target.memory),
     [1, 2, 3, 4, 5, 6, 7].map((day) => `June${day}`),
   );
 
@@ -195,14 +202,14 @@ test("sums carry several snapshots, which all appear in one switch; levels resto
   assert.ok(branch.memory);
   assertFaithful(source.device, branch.memory);
   assert.deepEqual(
-    days(branch.memory),
+    snapshotNames(branch.memory),
     [1, 2, 3, 8, 9].map((day) => `June${day}`),
   );
 
   // The second branch on top of the first: what both have is the same, and is not written again.
   receive(target, other1);
   assertFaithful(source.device, target.memory);
-  assert.equal(days(target.memory).length, 9);
+  assert.equal(snapshotNames(target.memory).length, 9);
 });
 
 test("older bases need not be subtracted: what top has in common with them, it has in common with the newest", () => {
@@ -223,7 +230,6 @@ test("older bases need not be subtracted: what top has in common with them, it h
 
 test("a snapshot that the source dropped gives way when its blocks come, and is gone afterwards in any case", () => {
   const source = makeSource({ blockCount: 256 });
-  const bulk = (fill: number): Uint8Array => new Uint8Array(40 * BLOCK_BYTES).fill(fill);
   source.write("bulk", bulk(1));
   source.snapshot("old");
   const target = memoryTarget();
@@ -413,6 +419,84 @@ test("a transfer is not resumed onto another stream or a destination that has mo
   moved.renameSnapshot("a", "first");
   moved.takeCp("snapshot");
   assert.throws(() => openReceiver(target, { clock, resume }), isMismatch(/began at CP/));
+});
+
+test("a snapshot is sent while its volume goes on changing", () => {
+  const source = makeSource({ seed: 31, blockCount: 4096 });
+  for (let i = 0; i < 4; i += 1) source.write(`bulk${i}`, new Uint8Array(200 * BLOCK_BYTES + i).fill(i + 1));
+  source.snapshot("a");
+  const volume = openReadOnly(source.device);
+  const target = memoryTarget();
+  const receiver = openReceiver(target, { clock });
+  const sender = openSender(source.device, planImage(volume, { tops: [volume.findSnapshot("a") as SnapshotRecord] }));
+  for (let frame = sender.next(); frame !== undefined; frame = sender.next()) {
+    receiver.push(frame);
+    source.change(10);
+    source.write("bulk1", new Uint8Array(100 * BLOCK_BYTES).fill(sender.frameNumber));
+    source.snapshot(`after ${sender.frameNumber}`);
+  }
+  receiver.finish();
+  assert.ok(target.memory);
+  assertFaithful(source.device, target.memory);
+});
+
+test("hundreds of increments, snapshots coming and going at the source, in a small volume where every block is used again", () => {
+  const source = makeSource({ seed: 41, blockCount: 1500 });
+  const random = prng(41);
+  source.change(20);
+  source.snapshot("s0");
+  const target = memoryTarget();
+  receive(target, streamOf(source.device, ["s0"]), { role: ROLE_MIRROR });
+  assert.ok(target.memory);
+  let base = "s0";
+  for (let step = 1; step <= 250; step += 1) {
+    source.change(below(random, 6));
+    const name = `s${step}`;
+    source.snapshot(name);
+    receive(target, streamOf(source.device, [name], base));
+    base = name;
+    for (const record of source.volume.snapshots()) {
+      const keep = record.name === base || source.volume.snapshots().length < 4 || below(random, 3) === 0;
+      if (!keep) source.drop(record.name);
+    }
+    if (step % 25 === 0) assert.deepEqual(checkVolume(target.memory).findings, [], `after ${step} increments`);
+  }
+  receive(target, streamOf(source.device, [source.snapshot("last").name], base));
+  assertFaithful(source.device, target.memory);
+});
+
+test("a snapshot of one's own, of the very state that was received, is no obstacle; one of another state is", () => {
+  const source = makeSource();
+  source.change(5);
+  source.snapshot("a");
+  const target = memoryTarget();
+  receive(target, streamOf(source.device, ["a"]));
+  assert.ok(target.memory);
+  const copy = openVolume({ device: target.memory, clock, random: prng(8), writable: true });
+  copy.createSnapshot("mine");
+  copy.takeCp("snapshot");
+  source.change(5);
+  source.snapshot("b");
+  const { dropped } = receive(target, streamOf(source.device, ["b"], "a"));
+  assert.deepEqual(
+    dropped.map(({ name }) => name),
+    ["mine"],
+  );
+  assertFaithful(source.device, target.memory);
+});
+
+test("nothing changed: a stream without data frames", () => {
+  const source = makeSource();
+  source.change(5);
+  source.snapshot("a");
+  source.snapshot("b");
+  const target = memoryTarget();
+  receive(target, streamOf(source.device, ["a"]));
+  const frames = framesOf(source.device, ["b"], "a");
+  assert.ok(frames.length <= 3);
+  receive(target, streamOf(source.device, ["b"], "a"));
+  assert.ok(target.memory);
+  assertFaithful(source.device, target.memory);
 });
 
 test("a plan names only snapshots of the volume, the base before the tops, and a deleted top gets no trailer", () => {
