@@ -154,6 +154,7 @@ export function writeFile(
   inodes.markDirty(inode);
   if (tree.blockCount === 0 && end <= INLINE_BYTES_MAX && tree.sizeBytes <= INLINE_BYTES_MAX) {
     inode.inline = true;
+    tree.height = 0; // a sparse file that was cut short keeps its height
     tree.pointers.set(from.subarray(fromOffset, fromOffset + length), offset);
     tree.sizeBytes = Math.max(tree.sizeBytes, end);
     return;
