@@ -1,5 +1,6 @@
 /** Opening a volume: fsinfo and the snapshot table are read, nothing else. O(1) in the size of the volume. */
 import assert from "node:assert/strict";
+import { BLOCK_BYTES } from "../core/block.ts";
 import { FsError, UserError } from "../core/errors.ts";
 import { type CpCount, cpCount } from "../core/numbers.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
@@ -25,6 +26,7 @@ import type { VolumeState } from "./state.ts";
 import type { FrozenCp, Volume, VolumeOptions, VolumeStatus } from "./volume.ts";
 
 const CACHE_BYTES = 64 << 20;
+const CACHED_INODES_MIN = 256;
 
 /** Throws UserError "corrupt" when there is no usable fsinfo, CorruptionError when the snapshot table does not verify. */
 export function openVolume(options: VolumeOptions): Volume {
@@ -74,6 +76,7 @@ export function openState(
       writable,
       hashSeed: fsinfo.hashSeed,
       counters: { usedInodes: fsinfo.usedInodes, generationNext: fsinfo.generationNext },
+      cachedMax: Math.max(CACHED_INODES_MIN, Math.floor(cacheBytesMax / BLOCK_BYTES)), // making a large cache takes ms
     }),
     stateCount: 0,
     committed: fsinfo,
