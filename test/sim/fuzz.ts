@@ -5,11 +5,13 @@
  * prints when one fails shows the whole history.
  */
 import { parseArgs } from "node:util";
-import { simulate } from "./simulation.ts";
+import { filledVolume, simulate } from "./simulation.ts";
 
 const RUNS = 500;
 const SEEDS = 0x1_0000_0000;
 const TRACE_LINES_MAX = 10_000;
+/** One seed in so many goes on from a volume whose first region is full. */
+const FILLED_EVERY = 8;
 
 const { values } = parseArgs({ options: { seed: { type: "string" }, runs: { type: "string" } } });
 const first = values.seed === undefined ? Date.now() % SEEDS : Number(values.seed);
@@ -19,6 +21,7 @@ if (!Number.isSafeInteger(first) || first < 0 || !Number.isSafeInteger(runs) || 
   process.exit(2);
 }
 
+let filled: ReturnType<typeof filledVolume> | undefined;
 let crashes = 0;
 let steps = 0;
 for (let run = 0; run < runs; run++) {
@@ -28,7 +31,12 @@ for (let run = 0; run < runs; run++) {
     if (lines.length < TRACE_LINES_MAX) lines.push(line);
   };
   try {
-    const result = simulate({ seed, ...(runs === 1 ? { trace } : {}) });
+    if (seed % FILLED_EVERY === 0) filled ??= filledVolume();
+    const result = simulate({
+      seed,
+      filled: seed % FILLED_EVERY === 0 ? filled : undefined,
+      ...(runs === 1 ? { trace } : {}),
+    });
     crashes += result.crashes;
     steps += result.steps;
   } catch (error) {

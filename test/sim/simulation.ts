@@ -8,14 +8,17 @@
  * refers to, and the check must find nothing. Everything follows from the seed.
  */
 import assert from "node:assert/strict";
-import { manualClock } from "../../src/core/clock.ts";
+import { BLOCK_BYTES } from "../../src/core/block.ts";
+import { manualClock, type Time } from "../../src/core/clock.ts";
 import { FsError } from "../../src/core/errors.ts";
 import { below, prng, type Random } from "../../src/core/prng.ts";
 import type { BlockDevice } from "../../src/device/block-device.ts";
 import { decodeFsinfo } from "../../src/format/fsinfo.ts";
 import { type OpenFileSystem, openFileSystem } from "../../src/fs/active.ts";
+import { ROOT_NODE } from "../../src/fs/file-system.ts";
 import { checkVolume } from "../../src/volume/check.ts";
 import { createVolume } from "../../src/volume/create.ts";
+import { readFsinfo } from "../../src/volume/fsinfo-copies.ts";
 import { openVolume } from "../../src/volume/open.ts";
 import type { FrozenCp, Volume } from "../../src/volume/volume.ts";
 import {
@@ -26,7 +29,7 @@ import {
   memoryDevice,
   PowerCut,
 } from "../support/devices.ts";
-import { applyToReal, assertEqual, type Slots } from "../support/fs-paths.ts";
+import { applyToReal, asName, assertEqual, putFile, type Slots, writeAt } from "../support/fs-paths.ts";
 import { applyToModel, copyModel, emptyModel, type Model, type Operation } from "../support/model-fs.ts";
 import { protectedBlocks } from "../support/protected-blocks.ts";
 import { pick, randomOperation } from "./operations.ts";
@@ -37,6 +40,8 @@ export interface SimulationOptions {
   readonly steps?: number;
   /** Says each step: for repeating a failure. */
   readonly trace?: (line: string) => void;
+  /** Goes on from a volume like that of `filledVolume` instead of a new one. */
+  readonly filled?: MemoryDevice | undefined;
 }
 
 export interface SimulationResult {
@@ -80,22 +85,25 @@ interface World {
   fullAnswers: number;
 }
 
+const FILLER = "filler";
+const FILLED_BLOCKS = 34_000;
+const FILLER_BYTES = 32_160 * BLOCK_BYTES;
 const SNAPSHOT_NAMES = ["one", "two", "three", "four"];
 /** Steps of a commit: flush, first copy, second copy, commit. */
 const STAGES = 4;
 
 /** Runs one history. Throws when anything is not as it must be. */
-export function simulate({ seed, steps, trace = (): void => {} }: SimulationOptions): SimulationResult {
+export function simulate({ seed, steps, filled, trace = (): void => {} }: SimulationOptions): SimulationResult {
   const random = prng(seed);
   const blockCount = pick(random, [128, 192, 256, 400, 1024, 4096, 40_000]);
   const stepCount = steps ?? pick(random, [60, 150, 400]);
   const clock = manualClock();
-  const base = memoryDevice(blockCount);
-  createVolume({ device: base, clock, random, label: "simulation" });
-  trace(`volume of ${blockCount} blocks, ${stepCount} steps`);
-  const model = emptyModel(clock.now());
-  const nothing: Saved = { cpCount: 1, model: copyModel(model), snapshots: new Map() };
-  const sizeMax = Math.max(5000, Math.min(300_000, blockCount * 64));
+  const base = filled?.clone() ?? memoryDevice(blockCount);
+  if (filled === undefined) createVolume({ device: base, clock, random, label: "simulation" });
+  trace(`volume of ${base.blockCount} blocks, ${stepCount} steps`);
+  const { cpCount } = readFsinfo(base);
+  const nothing: Saved = { cpCount, model: emptyModel(rootTime(base)), snapshots: new Map() };
+  const sizeMax = Math.max(5000, Math.min(300_000, base.blockCount * 64));
   const world = openWorld({ random, clock, sizeMax, trace }, base, nothing);
   for (let step = 0; step < stepCount; step++) {
     clock.advanceMs(1 + below(random, 5));
@@ -116,6 +124,34 @@ export function simulate({ seed, steps, trace = (): void => {} }: SimulationOpti
     consistencyPoints: world.consistencyPoints,
     fullAnswers: world.fullAnswers,
   };
+}
+
+/**
+ * A volume of two regions whose first is full but for a few blocks, held by a snapshot of its own, while the active
+ * filesystem is empty: what is written from here on lies around the border of the two.
+ */
+export function filledVolume(): MemoryDevice {
+  const clock = manualClock();
+  const device = memoryDevice(FILLED_BLOCKS);
+  createVolume({ device, clock, random: prng(1) });
+  const volume = openVolume({ device, clock, random: prng(2), writable: true });
+  const fs = openFileSystem({ volume, clock });
+  putFile(fs, "/filler");
+  const data = new Uint8Array(FILLER_BYTES / 8).fill(7);
+  for (let at = 0; at < FILLER_BYTES; at += data.length) writeAt(fs, "/filler", at, data);
+  volume.createSnapshot(FILLER);
+  volume.takeCp("snapshot");
+  fs.unlink(ROOT_NODE, asName("filler"));
+  while (fs.reclaimSlice());
+  volume.takeCp("sync");
+  return device;
+}
+
+/** When the root directory of an otherwise empty filesystem was changed last. */
+function rootTime(base: MemoryDevice): Time {
+  const clock = manualClock();
+  const volume = openVolume({ device: base, clock, random: prng(1), writable: false });
+  return openFileSystem({ volume, clock }).getAttributes(ROOT_NODE).attributes.mtime;
 }
 
 function openWorld(
@@ -164,7 +200,7 @@ function recover(world: World): void {
   const { clock, random } = world;
   world.crashes += 1;
   const left = world.disk.crash();
-  const { findings } = checkVolume(left);
+  const { findings } = checkVolume(left, { readData: left.blockCount !== FILLED_BLOCKS });
   assert.deepEqual(findings, [], "findings after a crash");
   const looked = openVolume({ device: left, clock, random, writable: false }).committed.cpCount;
   const kept =
@@ -258,7 +294,7 @@ function stepCp(world: World, inFlight: InFlight): void {
     world.durable = inFlight.saved;
     world.inFlight = undefined;
     world.guards = world.guards.slice(-1);
-    const { findings } = checkVolume(world.disk);
+    const { findings } = checkVolume(world.disk, { readData: world.disk.blockCount !== FILLED_BLOCKS });
     assert.deepEqual(findings, [], "findings after a consistency point");
   }
 }
@@ -336,6 +372,7 @@ function compareAll(world: World): void {
     volume
       .snapshots()
       .map(({ name }) => name)
+      .filter((name) => name !== FILLER)
       .toSorted(),
     [...world.snapshots.keys()].toSorted(),
     "names of snapshots",
