@@ -4,7 +4,7 @@
  * A command file declares its options and loads the rooms that do the work only when it runs, so that a short command
  * starts as fast as the parser. All errors come here and become one message and one exit code.
  */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import yargs, { type Argv } from "yargs";
 import { UserError } from "../core/errors.ts";
 import { type Command, type GlobalOptions, noun } from "./command.ts";
@@ -102,9 +102,11 @@ function parser(args: readonly string[]): Argv<GlobalOptions> {
   return root;
 }
 
+/** Of the package; a build that lies elsewhere has none. */
 function version(): string {
-  const text = readFileSync(new URL("../../../package.json", import.meta.url), "utf8");
-  return (JSON.parse(text) as { readonly version: string }).version;
+  const path = new URL("../../../package.json", import.meta.url);
+  if (!existsSync(path)) return "0.0.0";
+  return (JSON.parse(readFileSync(path, "utf8")) as { readonly version: string }).version;
 }
 
 /** Whoever reads our output has had enough, as head(1) does. */

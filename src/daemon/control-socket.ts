@@ -2,7 +2,7 @@
 
 import { once } from "node:events";
 import { rmSync } from "node:fs";
-import { createServer, type Server, type Socket } from "node:net";
+import { createServer, type Socket } from "node:net";
 import { UserError } from "../core/errors.ts";
 import {
   type ControlReply,
@@ -32,7 +32,12 @@ export interface ControlServer {
 export async function listenForControl(path: string, handler: ControlHandler): Promise<ControlServer> {
   makeSocketDirectory();
   rmSync(path, { force: true });
-  const server = createServer((socket) => serveConnection(socket, handler));
+  const connections = new Set<Connection>();
+  const server = createServer((socket) => {
+    const connection = serveConnection(socket, handler);
+    connections.add(connection);
+    socket.once("close", () => connections.delete(connection));
+  });
   server.maxConnections = CONNECTIONS_MAX;
   const listening = once(server, "listening");
   const mask = process.umask(0o177); // for the socket file, which listen() makes at once
@@ -43,15 +48,23 @@ export async function listenForControl(path: string, handler: ControlHandler): P
   } catch (cause) {
     throw new UserError("failed", `cannot listen at ${path}: ${(cause as Error).message}`, "", { cause });
   }
-  return { close: () => closeServer(server) };
+  return {
+    close(): void {
+      server.close(); // removes the socket file
+      for (const connection of connections) connection.endWhenIdle();
+    },
+  };
 }
 
-function closeServer(server: Server): void {
-  server.close(); // removes the socket file
+interface Connection {
+  /** Closes it at once, or when the request in hand is answered. */
+  endWhenIdle(): void;
 }
 
 /** Requests of one connection are answered one after the other, in their order. */
-function serveConnection(socket: Socket, handler: ControlHandler): void {
+function serveConnection(socket: Socket, handler: ControlHandler): Connection {
+  let busyCount = 0;
+  let isEnding = false;
   let last: Promise<void> = Promise.resolve();
   const reply = (message: ControlReply): void => {
     if (!socket.destroyed) socket.write(encodeMessage(message));
@@ -65,9 +78,16 @@ function serveConnection(socket: Socket, handler: ControlHandler): void {
       reply({ type: "error", error: plainError(error) });
     }
   };
+  const answered = (): void => {
+    busyCount -= 1;
+    if (busyCount > 0) return;
+    if (isEnding) socket.end();
+    else socket.resume();
+  };
   const reader = lineReader((line) => {
     socket.pause(); // one request at a time: no queue to bound
-    last = last.then(() => answer(line)).finally(() => socket.resume());
+    busyCount += 1;
+    last = last.then(() => answer(line)).finally(answered);
   });
   socket.on("data", (chunk) => {
     try {
@@ -78,4 +98,10 @@ function serveConnection(socket: Socket, handler: ControlHandler): void {
     }
   });
   socket.on("error", () => socket.destroy());
+  return {
+    endWhenIdle(): void {
+      isEnding = true;
+      if (busyCount === 0) socket.destroy();
+    },
+  };
 }

@@ -111,6 +111,8 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     (event) => void receive(event),
   );
 
+  const reportError = (error: unknown): void => report(state, String(error));
+
   async function receive(event: ServerEvent): Promise<void> {
     switch (event.kind) {
       case "frozen":
@@ -126,14 +128,14 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
         report(state, event.message);
         return;
       case "flush":
-        await invalidateInode(descriptor, event.node, { offset: event.offset, lengthBytes: 0 });
+        await invalidateInode(descriptor, event.node, { offset: event.offset, lengthBytes: 0 }).catch(reportError);
         link.post({ kind: "again", request: event.request });
         return;
       case "reclaimable":
         link.post({ kind: "reclaim" });
         return;
       case "stale":
-        stale.push(forgetRoot(descriptor, event.names));
+        stale.push(forgetRoot(descriptor, event.names).catch(reportError));
     }
   }
 

@@ -11,6 +11,7 @@ import { startDaemon } from "./main-thread.ts";
 export async function runDaemon(config: MountConfig, onReady: () => void): Promise<void> {
   const daemon = await startDaemon(config);
   const log = daemonLog(config.logFile);
+  process.on("uncaughtExceptionMonitor", (error) => log(`ended by a bug: ${error.stack ?? error.message}`));
   let signals = 0;
   const stop = async (signal: NodeJS.Signals): Promise<void> => {
     signals += 1;

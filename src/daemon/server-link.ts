@@ -48,9 +48,10 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
   const ended = deferred<void>();
   let requestCount = 0;
   let knocker: Knocker | undefined;
+  let gone: Error | undefined; // why there is nobody to ask any more
 
-  function end(error: unknown): void {
-    const gone = error ?? new UserError("unreachable", "the volume was unmounted meanwhile");
+  function end(error: Error | undefined): void {
+    gone ??= error ?? new UserError("unreachable", "the volume was unmounted meanwhile");
     opened.reject(gone);
     for (const { reject } of pending.values()) reject(gone);
     pending.clear();
@@ -98,6 +99,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
     },
     post,
     async perform(request) {
+      if (gone !== undefined) throw gone;
       requestCount += 1;
       const id = requestCount;
       const answer = deferred<unknown>();

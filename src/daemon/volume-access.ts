@@ -35,22 +35,24 @@ export async function withVolume<T>(
   const client = await connectWriter(path);
   if (client !== undefined) return useDaemon(path, client, use);
   const device = openFileDevice(path, options);
-  let isOpen = true;
-  const close = (): void => {
-    if (isOpen) device.close();
-    isOpen = false;
-  };
   try {
-    if (options.writable) lockVolume(device);
-    return await useOpened(path, device, options, use);
-  } catch (error) {
-    close();
-    // A daemon may have come up between the look for one and the lock.
-    const late = error instanceof UserError && error.failure === "in-use" ? await connectWriter(path) : undefined;
-    if (late === undefined) throw error;
-    return await useDaemon(path, late, use);
+    const late = options.writable ? await lockOrConnect(device) : undefined;
+    return await (late === undefined ? useOpened(path, device, options, use) : useDaemon(path, late, use));
   } finally {
-    close();
+    device.close();
+  }
+}
+
+/** Locks the volume, or connects to a daemon that has come up since there was none. */
+async function lockOrConnect(device: FileDevice): Promise<ControlClient | undefined> {
+  try {
+    lockVolume(device);
+    return undefined;
+  } catch (error) {
+    const late =
+      error instanceof UserError && error.failure === "in-use" ? await connectWriter(device.path) : undefined;
+    if (late === undefined) throw error;
+    return late;
   }
 }
 

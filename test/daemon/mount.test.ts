@@ -276,6 +276,41 @@ test("a full volume says ENOSPC, and takes writes again after a deletion", { ski
   assert.match(await tidemarkOk(["check", volume]), /is consistent/);
 });
 
+test("when the host's disk is full, the volume fails: changes get EIO, the rest is read, what was synced stays", {
+  skip,
+}, async (t) => {
+  const { dir, other: host } = await volumeFor(t);
+  await shell(`mount -t tmpfs -o size=30M none ${host}`);
+  const volume = join(host, "v.tm");
+  await tidemarkOk(["format", volume, "--size", "256M"]);
+  await mountVolume(t, volume, dir);
+  await shell(`echo kept > ${dir}/kept; sync ${dir}/kept`);
+  const filled = await run("dd", ["if=/dev/urandom", `of=${dir}/fill`, "bs=1M", "count=60", "conv=fsync"]);
+  assert.notEqual(filled.code, 0);
+  const [mount] = await statuses(volume);
+  assert.equal(mount?.state, "failed");
+  assert.equal(await shell(`cat ${dir}/kept`), "kept\n");
+  assert.match((await run("touch", [`${dir}/new`])).stderr, /Input\/output error/);
+  assert.equal((await tidemark(["sync", volume])).code, 1);
+  assert.equal((await tidemark(["umount", dir])).code, 1, "what was lost is not passed over");
+  assert(!isMounted(dir));
+  assert.match(await tidemarkOk(["check", volume]), /is consistent/);
+  await mountVolume(t, volume, dir, ["--read-only"]);
+  assert.equal(await shell(`cat ${dir}/kept`), "kept\n");
+  await unmountVolume(dir);
+});
+
+test("a client that stays connected does not keep the daemon alive", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  const pid = await daemonOf(volume);
+  const idle = connect(socketPath(identityOf(volume) ?? assert.fail("no volume"), undefined));
+  t.after(() => idle.destroy());
+  await new Promise((resolve) => idle.once("connect", resolve));
+  await unmountVolume(dir);
+  await gone(pid);
+});
+
 test("the control socket is for its owner, and answers hostile input with a refusal", { skip }, async (t) => {
   const { volume, dir } = await volumeFor(t);
   await mountVolume(t, volume, dir);
