@@ -276,12 +276,12 @@ export function decodeMirrorMessage(type: MirrorMessage["type"], body: Uint8Arra
       if (snapshotCount > IMAGE_SNAPSHOTS_MAX || body.length !== headerAt + headerBytes) {
         throw new CorruptionError(`state message of ${body.length} bytes for ${snapshotCount} snapshots`);
       }
-      const view = viewOf(body.slice(destinationRecord.size, headerAt));
+      const view = viewOf(new Uint8Array(body.subarray(destinationRecord.size, headerAt)));
       const snapshots = Array.from({ length: snapshotCount }, (_, index) =>
         stateIdentity.decode(view, index * stateIdentity.size),
       );
       for (const one of [state.top, state.transferTop, state.transferBase, ...snapshots]) checkState(type, one);
-      return { type, ...state, snapshots, transferHeader: body.slice(headerAt) };
+      return { type, ...state, snapshots, transferHeader: new Uint8Array(body.subarray(headerAt)) };
     }
     case "offer": {
       const offer = read(type, offerRecord, body);
@@ -339,7 +339,7 @@ function read<S extends Shape>(type: string, record: Struct<S>, body: Uint8Array
   if (more ? body.length < record.size : body.length !== record.size) {
     throw new CorruptionError(`${type} message of ${body.length} bytes, ${record.size} expected`);
   }
-  return record.decode(viewOf(body.slice(0, record.size)), 0);
+  return record.decode(viewOf(new Uint8Array(body.subarray(0, record.size))), 0);
 }
 
 function viewOf(raw: Uint8Array): DataView {

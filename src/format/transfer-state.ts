@@ -48,7 +48,7 @@ export function encodeTransferState({ mirror, resume }: TransferState): Uint8Arr
 /** undefined: it does not verify. */
 export function decodeTransferState(encoded: Uint8Array): TransferState | undefined {
   if (encoded.length < transferStateRecord.size) return undefined;
-  const copy = encoded.slice();
+  const copy = new Uint8Array(encoded); // not slice(): that of a Buffer is no copy
   const record = transferStateRecord.decode(new DataView(copy.buffer), 0);
   if (!sameBytes(record.magic, TRANSFER_MAGIC) || record.version !== TRANSFER_VERSION) return undefined;
   if (copy.length !== transferStateRecord.size + record.resumeBytes) return undefined;

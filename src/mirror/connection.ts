@@ -228,7 +228,7 @@ function serve(socket: TLSSocket, peer: string, handlerOf: (connection: Connecti
       socket.cork();
       for (const part of encodeMirrorMessage(message)) {
         // The bytes of a frame lie in a buffer that is used again before the socket is done with it.
-        socket.write(message.type === "frame" ? part.slice() : part);
+        socket.write(message.type === "frame" ? new Uint8Array(part) : part);
       }
       socket.uncork();
     },

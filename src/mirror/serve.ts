@@ -91,7 +91,10 @@ async function serve(
 ): Promise<void> {
   const volume = target.device === undefined ? undefined : volumeOf(path, target.device);
   const transfers = openTransferFile(path, random);
-  if (!isUsable(transfers.resume, volume)) transfers.save(undefined);
+  if (!isUsable(transfers.resume, volume)) {
+    log("the transfer that was interrupted does not lead on from here: it is forgotten");
+    transfers.save(undefined);
+  }
   const session = destinationSession({
     id: transfers.mirror,
     volume: volume?.state,

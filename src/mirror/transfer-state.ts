@@ -40,7 +40,7 @@ export function openTransferFile(volumePath: string, random: Random): TransferFi
 
 function read(path: string): ReturnType<typeof decodeTransferState> {
   try {
-    return decodeTransferState(readFileSync(path));
+    return decodeTransferState(new Uint8Array(readFileSync(path)));
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw new UserError("failed", `cannot read ${path}: ${(cause as Error).message}`, "", { cause });
