@@ -43,15 +43,20 @@ export function readFsinfoCopies(device: BlockDevice): readonly [FsinfoCopy, Fsi
   return [first, guess];
 }
 
+/** A reader beside the writer can catch a copy half written, and would fall back to the other, older one: it looks again. */
+const READ_TRIES_MAX = 4;
+
 function readCopy(device: BlockDevice, vbn: number): FsinfoCopy {
   if (vbn >= device.blockCount) return { vbn, fsinfo: undefined, problem: "beyond the end of the device" };
   const block = new Uint8Array(BLOCK_BYTES);
-  device.read(vbn, 1, block, 0);
-  try {
-    return { vbn, fsinfo: decodeFsinfo(block), problem: undefined };
-  } catch (error) {
-    if (error instanceof CorruptionError) return { vbn, fsinfo: undefined, problem: error.message };
-    throw error;
+  for (let tried = 1; ; tried += 1) {
+    device.read(vbn, 1, block, 0);
+    try {
+      return { vbn, fsinfo: decodeFsinfo(block), problem: undefined };
+    } catch (error) {
+      if (!(error instanceof CorruptionError)) throw error;
+      if (tried === READ_TRIES_MAX) return { vbn, fsinfo: undefined, problem: error.message };
+    }
   }
 }
 

@@ -150,15 +150,11 @@ function volumeOf(state: VolumeState): Volume {
   };
 }
 
-/** Moves a read-only volume to the newest consistency point of the device. True when it moved. */
+/** Moves a read-only volume to the newest consistency point of the device, never back. True when it moved. */
 function follow(state: VolumeState): boolean {
   assert(state.allocator === undefined, "only a read-only volume follows");
   const fsinfo = readFsinfo(state.device);
-  if (
-    fsinfo.cpCount === state.committed.cpCount &&
-    sameBytes(fsinfo.inodeFile.pointers, state.committed.inodeFile.pointers)
-  )
-    return false;
+  if (fsinfo.cpCount <= state.committed.cpCount) return false;
   if (!sameBytes(fsinfo.uuid, state.committed.uuid))
     throw new FsError("ESTALE", "the block file holds another volume now");
   state.table = openSnapshotTable(state.device, fsinfo);

@@ -115,3 +115,37 @@ test("opening for writing makes both copies the newest again, opening for readin
     );
   }
 });
+
+test("a copy that is caught half written is read again, so that nobody goes back to the older one", () => {
+  const device = formatted();
+  const { reservedBlocks, ...rest } = readFsinfo(device);
+  const [first] = fsinfoVbns(reservedBlocks);
+  device.writeDurable(first, encodeFsinfo({ ...rest, reservedBlocks, cpCount: 77 }));
+  let torn = 2;
+  const beside = {
+    ...device,
+    read(vbn: number, count: number, into: Uint8Array, offset: number): void {
+      device.read(vbn, count, into, offset);
+      if (vbn === first && torn-- > 0) into.fill(0, offset + 100, offset + 200);
+    },
+  };
+  assert.equal(readFsinfo(beside).cpCount, 77);
+});
+
+test("a read-only volume follows to newer consistency points only", () => {
+  const device = formatted();
+  const before = device.clone();
+  const reader = openVolume({ device, clock, random: prng(1), writable: false });
+  const writer = openVolume({ device, clock, random: prng(2), writable: true });
+  writer.createSnapshot("a");
+  writer.takeCp("snapshot");
+  assert.equal(reader.follow(), true);
+  assert.equal(reader.snapshots().length, 1);
+  for (const vbn of fsinfoVbns(reader.committed.reservedBlocks)) {
+    const block = new Uint8Array(4096);
+    before.read(vbn, 1, block, 0);
+    device.writeDurable(vbn, block);
+  }
+  assert.equal(reader.follow(), false);
+  assert.equal(reader.snapshots().length, 1);
+});
