@@ -60,7 +60,7 @@ export interface Listener {
 
 /** HOST:PORT, or [HOST]:PORT for an address with colons. Throws UserError "usage". */
 export function parseAddress(text: string): Address {
-  const [, bracketed, plain, digits] = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(text) ?? [];
+  const [, bracketed, plain, digits] = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text) ?? [];
   const port = Number(digits);
   const host = bracketed ?? plain;
   if (host === undefined || !(port <= 65535)) {
