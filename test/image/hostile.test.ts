@@ -10,6 +10,7 @@ import {
   digestFrame,
   encodeImageHeader,
   encodeImageTrailer,
+  FRAME_BLOCKS,
   FRAME_DATA,
   frameHeader,
   type ImageHeader,
@@ -21,7 +22,7 @@ import { openReceiver } from "../../src/image/receive.ts";
 import { checkVolume } from "../../src/volume/check.ts";
 import { readFsinfo } from "../../src/volume/fsinfo-copies.ts";
 import type { MemoryDevice } from "../support/devices.ts";
-import { assertFaithful, clock, framesOf, makeSource, memoryTarget, receive } from "./histories.ts";
+import { assertFaithful, blocksOf, clock, framesOf, makeSource, memoryTarget, receive } from "./histories.ts";
 
 /** A destination at "a", and the frames that bring it to "b". */
 function setUp(): { readonly source: MemoryDevice; readonly destination: MemoryDevice; readonly frames: Uint8Array[] } {
@@ -40,8 +41,8 @@ function setUp(): { readonly source: MemoryDevice; readonly destination: MemoryD
 
 const join = (frames: readonly Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat(frames));
 
-/** The stream is refused in words, and the volume is what it was: same roots, clean. */
-function assertRefused(destination: MemoryDevice, stream: Uint8Array, what: string): void {
+/** The stream is refused in words (that match `pattern`), and the volume is what it was: same roots, clean. */
+function assertRefused(destination: MemoryDevice, stream: Uint8Array, what: string, pattern = /.{10}/): void {
   const device = destination.clone();
   const receiver = openReceiver(memoryTarget(device), { clock });
   assert.throws(
@@ -51,12 +52,13 @@ function assertRefused(destination: MemoryDevice, stream: Uint8Array, what: stri
     },
     (error: unknown) => {
       assert.ok(error instanceof CorruptionError || error instanceof UserError, `${what}: ${String(error)}`);
-      assert.ok(error.message.length > 10);
+      assert.match(error.message, pattern);
       return true;
     },
     what,
   );
   assert.deepEqual(readFsinfo(device), readFsinfo(destination), what);
+  assert.deepEqual(checkVolume(device).findings, [], what);
 }
 
 test("a flipped bit anywhere is found", () => {
@@ -100,7 +102,12 @@ test("frames in another order, twice, missing or of another stream are found", (
   }
   const others = framesOf(source, ["b"]);
   for (let i = 1; i < frames.length; i += 1) {
-    assertRefused(destination, join(frames.with(i, others[i] as Uint8Array)), `frame ${i} of another stream`);
+    assertRefused(
+      destination,
+      join(frames.with(i, others[i] as Uint8Array)),
+      `frame ${i} of another stream`,
+      /another image stream|is of kind|has \d+ blocks/,
+    );
   }
   assertRefused(destination, join([...frames, new Uint8Array(1)]), "a byte more");
   assertRefused(destination, join([...frames, ...frames]), "another stream behind it");
@@ -207,6 +214,34 @@ function forgeOrSkip(frames: readonly Uint8Array[], lie: (header: ImageHeader) =
   const header = lie(old);
   return header.tops.length === 0 ? [encodeImageHeader(header), ...frames.slice(1)] : forge(frames, lie);
 }
+
+test("a stream that says it writes where the destination's own blocks lie is stopped before it writes there", () => {
+  const { destination, frames } = setUp();
+  const header = decodeImageHeader((frames[0] as Uint8Array).subarray(frameHeader.size));
+  const own = [...blocksOf(destination, readFsinfo(destination).inodeFile).keys()].slice(0, FRAME_BLOCKS);
+  const run = own.length;
+  const body = new Uint8Array(frameHeader.size + run * runRecord.size + run * BLOCK_BYTES).fill(0x5a);
+  const view = new DataView(body.buffer);
+  own.forEach((vbn, index) => {
+    runRecord.set.vbn(view, frameHeader.size + index * runRecord.size, vbn);
+    runRecord.set.count(view, frameHeader.size + index * runRecord.size, 1);
+  });
+  sealFrame(body, { kind: FRAME_DATA, frameNumber: 1, stream: 0, runCount: run, blockCount: run });
+  const lying = { ...header, blockCount: run };
+  const stream = join(sealAgain([encodeImageHeader(lying), body, frames.at(-1) as Uint8Array], lying));
+  assertRefused(destination, stream, "own blocks", /has other contents for block \d+/);
+});
+
+test("a trailer with the digest of another stream is refused", () => {
+  const { destination, frames } = setUp();
+  const header = decodeImageHeader((frames[0] as Uint8Array).subarray(frameHeader.size));
+  const { uuid, root } = header.tops.at(-1) as SnapshotRecord;
+  const { blockCount } = header;
+  const trailer = { frameCount: frames.length, blockCount, topUuid: uuid, root, digest: new Uint8Array(32) };
+  const stream = checksum((frames[0] as Uint8Array).subarray(frameHeader.size));
+  const sealed = encodeImageTrailer(trailer, stream);
+  assertRefused(destination, join([...frames.slice(0, -1), sealed]), "digest", /digest/);
+});
 
 test("blocks that are moved to other places with all checksums right are found before the switch", () => {
   const { destination, frames } = setUp();
