@@ -2,8 +2,9 @@
  * Sets of numbers for checking: one bit a member, in pages that exist only where there are members. What a hostile volume
  * claims about its size costs nothing; what it has costs one bit.
  */
-import { REGION_BLOCKS, REGION_SHIFT, REGION_WORDS } from "../core/block.ts";
+
 import { add, has } from "../bitset/plane.ts";
+import { REGION_BLOCKS, REGION_SHIFT, REGION_WORDS } from "../core/block.ts";
 
 /** A sparse set. A page has 32768 members: a region of blocks, or what one block of the inode map covers. */
 export interface Marks {

@@ -1,8 +1,7 @@
 /** What can be wrong with an inode by itself. */
 import { BLOCK_BYTES } from "../core/block.ts";
 import { FILE_BYTES_MAX, INLINE_BYTES_MAX, SYMLINK_BYTES_MAX } from "../format/constants.ts";
-import { INODE_INLINE, inodeRecord } from "../format/inode.ts";
-import { fileRoot } from "../format/inode.ts";
+import { fileRoot, INODE_INLINE, inodeRecord } from "../format/inode.ts";
 import type { Inode } from "../tree/inode-file.ts";
 
 const S_IFMT = 0o170000;

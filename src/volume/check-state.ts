@@ -3,10 +3,10 @@
  * state is compared with the one before, so that what they share is read, counted and compared once.
  */
 import assert from "node:assert/strict";
+import { bitCount } from "../bitset/plane.ts";
 import { BLOCK_BYTES, type Block, blocksFor, makeBlock, REGION_BLOCKS, REGION_WORDS } from "../core/block.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { ino as asIno } from "../core/numbers.ts";
-import { bitCount } from "../bitset/plane.ts";
 import {
   ACTIVE_MAP_INO,
   FIRST_FREE_INO,
@@ -24,7 +24,9 @@ import { checkDirectory, type NodeFile } from "../tree/directory.ts";
 import { decodeInode, type Inode, type InodeFile, openInodeFile } from "../tree/inode-file.ts";
 import { xattrNames } from "../tree/xattr.ts";
 import { openInodeTable } from "./check-inodes.ts";
-import { eachMarked, type Marks, makeMarks, mark, pageFor } from "./check-marks.ts";
+import { type BlockSets, checkMapPage, readable, takeBlocks } from "./check-maps.ts";
+import { eachMarked, type Marks, makeMarks, mark } from "./check-marks.ts";
+import { checkOrphanFile, orphanAt } from "./check-orphans.ts";
 import { pathFinder } from "./check-path.ts";
 import { checkInodeRecord, isDirectoryMode, isZero } from "./check-record.ts";
 import type { Report } from "./check-report.ts";
@@ -57,7 +59,6 @@ export interface StateCheckerOptions {
 }
 
 const CACHE_BYTES = 32 << 20;
-const ORPHANS_PER_BLOCK = BLOCK_BYTES / 4;
 
 export function storeForCheck(device: BlockStore["device"], firstVbn: number, endVbn: number): BlockStore {
   return openBlockStore({ device, firstVbn, endVbn, cacheBytesMax: CACHE_BYTES });
@@ -72,9 +73,7 @@ export function openStateChecker({
   readData,
 }: StateCheckerOptions): StateChecker {
   const regionCount = regionCountOf(blockCount);
-  const reached = makeMarks(); // blocks of the present state
-  const used = makeMarks(); // blocks of any state
-  let reachedCount = 0;
+  const sets: BlockSets = { reached: makeMarks(), used: makeMarks(), reachedCount: 0 };
   let inodeTree = emptyTree();
   let inodeRoot = NO_TREE;
   let inodes = viewOf(inodeTree);
@@ -95,24 +94,12 @@ export function openStateChecker({
   }
 
   function hasInodeBlock(ino: number): boolean {
-    store.beginOperation();
-    try {
-      return nodeAt(store, inodeTree, 0, Math.floor(ino / INODES_PER_BLOCK)) !== undefined;
-    } catch (error) {
-      if (error instanceof CorruptionError || error instanceof FsError) return false;
-      throw error;
-    }
+    return readable(store, () => nodeAt(store, inodeTree, 0, Math.floor(ino / INODES_PER_BLOCK))) !== undefined;
   }
 
-  /** An inode of a metadata file in the present state; it may be missing. */
+  /** An inode of the present state; it may be missing. */
   function metadata(ino: number): Inode | undefined {
-    store.beginOperation();
-    try {
-      return inodes.get(ino);
-    } catch (error) {
-      if (error instanceof CorruptionError || error instanceof FsError) return undefined;
-      throw error;
-    }
+    return readable(store, () => inodes.get(ino));
   }
 
   function checkInodeBlock(index: number, before: Uint8Array | undefined, after: Uint8Array | undefined): void {
@@ -194,13 +181,8 @@ export function openStateChecker({
 
   /** The block that the new end of a file lies in, where a shorter file kept it as it was. */
   function checkUnchangedTail(owner: Owner, inode: Inode): void {
-    store.beginOperation();
-    try {
-      const block = nodeAt(store, inode.tree, 0, owner.blocksMax - 1);
-      if (block !== undefined) checkTail(report, owner, block.vbn, block.bytes);
-    } catch (error) {
-      if (!(error instanceof CorruptionError) && !(error instanceof FsError)) throw error; // reported when it was verified
-    }
+    const block = readable(store, () => nodeAt(store, inode.tree, 0, owner.blocksMax - 1));
+    if (block !== undefined) checkTail(report, owner, block.vbn, block.bytes);
   }
 
   function ownerOf(ino: number, was: Inode | undefined, is: Inode | undefined): Owner {
@@ -248,44 +230,16 @@ export function openStateChecker({
     };
   }
 
-  /** Takes what the walk found into the set of blocks, and compares it with the map. */
   function settleBlocks(): void {
-    const touched = makeMarks();
-    for (const index of walk.added.pages.keys()) mark(touched, index);
-    for (const index of walk.removed.pages.keys()) mark(touched, index);
+    const touched = takeBlocks(walk, report, sets);
     eachMarked(touched, (region) => {
-      const now = pageFor(reached, region);
-      const union = pageFor(used, region);
-      const added = walk.added.pages.get(region);
-      const removed = walk.removed.pages.get(region);
-      for (let w = 0; w < REGION_WORDS; w++) {
-        const old = now[w] as number;
-        const kept = old & ~(removed?.[w] ?? 0);
-        const come = added?.[w] ?? 0;
-        if ((kept & come) !== 0) reportShared(region, w, kept & come);
-        now[w] = kept | come;
-        union[w] = (union[w] as number) | kept | come;
-        reachedCount += bitCount(kept | come) - bitCount(old);
-      }
       mark(mapPages, region);
     });
     const map = metadata(ACTIVE_MAP_INO);
-    eachMarked(mapPages, (region) => {
-      comparePage(map, "block-map", region, reached.pages.get(region), (w, extra, missing) => {
-        const first = region * REGION_BLOCKS + w * 32;
-        return `the map has ${bitCount(extra)} blocks that nothing refers to, and not ${bitCount(missing)} that are referred to, from block ${first + lowest(extra | missing)} on`;
-      });
+    eachMarked(mapPages, (index) => {
+      checkMapPage(store, report, { kind: "block-map", map, index, expected: sets.reached.pages.get(index) });
     });
-    walk.added = makeMarks();
-    walk.removed = makeMarks();
     mapPages = makeMarks();
-  }
-
-  function reportShared(region: number, w: number, bits: number): void {
-    const vbn = region * REGION_BLOCKS + w * 32 + lowest(bits);
-    report.add("pointer", `block ${vbn} is referred to twice, by a file that has changed and one that has not`, {
-      vbn,
-    });
   }
 
   function settleInodes(): void {
@@ -293,105 +247,21 @@ export function openStateChecker({
       mark(inodeMapPages, Math.floor(ino / REGION_BLOCKS));
     });
     const map = metadata(INODE_MAP_INO);
-    eachMarked(inodeMapPages, (page) => {
-      let expected = table.inUse.pages.get(page);
-      if (page === 0) {
+    eachMarked(inodeMapPages, (index) => {
+      let expected = table.inUse.pages.get(index);
+      if (index === 0) {
         expected = expected?.slice() ?? new Uint32Array(REGION_WORDS);
         expected[0] = (expected[0] as number) | (2 ** FIRST_FREE_INO - 1); // never given to a file
       }
-      comparePage(map, "inode-map", page, expected, (w, extra, missing) => {
-        const first = page * REGION_BLOCKS + w * 32;
-        return `the inode map has ${bitCount(extra)} inodes that are free, and not ${bitCount(missing)} that are in use, from inode ${first + lowest(extra | missing)} on`;
-      });
+      checkMapPage(store, report, { kind: "inode-map", map, index, expected });
     });
     inodeMapPages = makeMarks();
   }
 
-  /** Compares a page of a map with what it should be; one finding a page, for the first words that differ. */
-  function comparePage(
-    map: Inode | undefined,
-    kind: "block-map" | "inode-map",
-    index: number,
-    expected: Uint32Array | undefined,
-    message: (w: number, extra: number, missing: number) => string,
-  ): void {
-    if (map === undefined) return; // reported
-    store.beginOperation();
-    let found: Uint32Array | undefined;
-    try {
-      found = nodeAt(store, map.tree, 0, index)?.words;
-    } catch (error) {
-      if (!(error instanceof CorruptionError) && !(error instanceof FsError)) throw error;
-      report.add(
-        "checksum",
-        `${kind === "block-map" ? "the active map" : "the inode map"} cannot be read: ${error.message}`,
-        { ino: map.ino },
-      );
-      return;
-    }
-    for (let w = 0; w < REGION_WORDS; w++) {
-      const is = found?.[w] ?? 0;
-      const right = expected?.[w] ?? 0;
-      if (is === right) continue;
-      report.add(kind, message(w, is & ~right, right & ~is), { ino: map.ino });
-      return;
-    }
-  }
-
   function settleOrphans(): void {
     const file = metadata(ORPHAN_INO);
-    const slots = file === undefined ? 0 : Math.floor(file.tree.sizeBytes / BLOCK_BYTES) * ORPHANS_PER_BLOCK;
-    const at = (slot: number): number => {
-      if (file === undefined || slot >= slots) return 0;
-      store.beginOperation();
-      try {
-        return blockAt(store, file.tree, Math.floor(slot / ORPHANS_PER_BLOCK))?.words[slot % ORPHANS_PER_BLOCK] ?? 0;
-      } catch (error) {
-        if (error instanceof CorruptionError || error instanceof FsError) return 0; // reported below
-        throw error;
-      }
-    };
-    if (file !== undefined) {
-      eachOrphanBlock(file, (first, words) => {
-        for (let i = 0; i < ORPHANS_PER_BLOCK; i++) {
-          const ino = words[i] as number;
-          if (ino === 0) continue;
-          const { inUse } = table;
-          const page = inUse.pages.get(Math.floor(ino / REGION_BLOCKS));
-          const exists =
-            page !== undefined && ((page[(ino % REGION_BLOCKS) >>> 5] as number) & (1 << (ino & 31))) !== 0;
-          if (!exists || table.orphanSlotOf(ino) !== first + i + 1) {
-            report.add(
-              "orphan",
-              `slot ${first + i} of the orphan file names inode ${ino}, which is ${exists ? "not in that slot" : "free"}`,
-              { ino },
-            );
-          }
-        }
-      });
-    }
-    table.settle((ino, slot) => at(slot) === ino);
-  }
-
-  /** Only blocks that are there: a file that claims to be huge is not walked hole by hole. */
-  function eachOrphanBlock(file: Inode, visit: (firstSlot: number, words: Uint32Array) => void): void {
-    const owner: Owner = {
-      ino: ORPHAN_INO,
-      name: "the orphan file",
-      blocksMax: Number.POSITIVE_INFINITY,
-      shrunk: false,
-      tailBytes: 0,
-      leaf(index, _before, after): void {
-        const bytes = walk.read(after, ORPHAN_INO);
-        if (bytes !== undefined) visit(index * ORPHANS_PER_BLOCK, new Uint32Array(bytes.buffer));
-      },
-    };
-    // Sets of its own: these blocks are in the state's set already.
-    const { added, removed } = walk;
-    walk.added = makeMarks();
-    walk.differences(owner, NO_TREE, rootOf(file));
-    walk.added = added;
-    walk.removed = removed;
+    if (file !== undefined) checkOrphanFile(walk, report, table, rootOf(file));
+    table.settle((ino, slot) => orphanAt(store, file, slot) === ino);
   }
 
   function settleXattrs(): void {
@@ -450,8 +320,8 @@ export function openStateChecker({
     settleInodes();
     settleOrphans();
     settleXattrs();
-    if (activeBlocks !== reachedCount)
-      report.add("counter", `${activeBlocks} blocks are said to be in use, it is ${reachedCount}`);
+    if (activeBlocks !== sets.reachedCount)
+      report.add("counter", `${activeBlocks} blocks are said to be in use, it is ${sets.reachedCount}`);
     if (usedInodes !== table.usedCount)
       report.add("counter", `${usedInodes} inodes are said to be in use, it is ${table.usedCount}`);
     report.resolvePaths(pathFinder({ table, directory: (ino) => directoryOf(ino) }));
@@ -466,7 +336,7 @@ export function openStateChecker({
   return {
     check,
     get usedBlocks(): number {
-      return countOf(used);
+      return countOf(sets.used);
     },
   };
 }
@@ -488,10 +358,6 @@ function rootOf(inode: Inode | undefined): TreeRoot {
 
 function wordsOf({ height, pointers }: BlockTree): TreeRoot {
   return { height, words: new Uint32Array(pointers.slice().buffer) };
-}
-
-function lowest(bits: number): number {
-  return 31 - Math.clz32(bits & -bits);
 }
 
 function countOf(marks: Marks): number {

@@ -13,7 +13,7 @@ import { checksum } from "../core/checksum.ts";
 import { FsError } from "../core/errors.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import { POINTERS_PER_BLOCK, ROOT_POINTERS } from "../format/constants.ts";
-import { isMarked, type Marks, makeMarks, mark } from "./check-marks.ts";
+import { type Marks, makeMarks, mark } from "./check-marks.ts";
 import type { Report } from "./check-report.ts";
 
 /** The root of a tree as it is on disk. */
@@ -264,11 +264,6 @@ export function checkTail(report: Report, owner: Owner, vbn: number, bytes: Uint
     report.add("inode", `${owner.name} has bytes beyond its end in block ${vbn}`, { ino: owner.ino, vbn });
     return;
   }
-}
-
-/** True when a block is in the set of a state: what was there before, less what went, and what came. */
-export function isReached(reached: Marks, walk: Walk, vbn: number): boolean {
-  return isMarked(walk.added, vbn) || (isMarked(reached, vbn) && !isMarked(walk.removed, vbn));
 }
 
 function hex(n: number): string {
