@@ -51,20 +51,27 @@ export function attributesOf(state: State, inode: Inode): Attributes {
 }
 
 export function attributesReply(context: Context, state: State, inode: Inode): AttributesReply {
-  const isMoving = context.following && state === context.states.current && inode.ino === ROOT_INO;
+  const isMoving = isMovingRoot(context, state, inode.ino);
   return { attributes: attributesOf(state, inode), attributesValidMs: isMoving ? 0 : VALID_MS_FOREVER };
 }
 
 /** An entry of a directory as the kernel wants it. The caller counts the lookup. */
 export function entryOf(context: Context, state: State, parentIno: number, inode: Inode): Entry {
-  const isMoving = context.following && state === context.states.current;
   return {
     nodeId: context.states.nodeOf(state, inode.ino),
     generation: inode.generation,
     attributes: attributesOf(state, inode),
-    entryValidMs: isMoving && parentIno === ROOT_INO ? 0 : VALID_MS_FOREVER,
-    attributesValidMs: isMoving && inode.ino === ROOT_INO ? 0 : VALID_MS_FOREVER,
+    entryValidMs: isMovingRoot(context, state, parentIno) ? 0 : VALID_MS_FOREVER,
+    attributesValidMs: isMovingRoot(context, state, inode.ino) ? 0 : VALID_MS_FOREVER,
   };
+}
+
+/**
+ * On a following mount the roots of all states are one node of the kernel's, so what is told of that node is never valid for
+ * long: neither in the current state nor in one that a directory handle, opened before the move, is still reading.
+ */
+function isMovingRoot(context: Context, state: State, ino: number): boolean {
+  return context.following && state.snapshotId === 0 && ino === ROOT_INO;
 }
 
 /** The inodes of a state to be changed. Throws FsError EROFS, ESTALE; EIO when a consistency point has failed. */

@@ -55,9 +55,11 @@ export interface BlockTree {
 
 /** Level in the high digits, index in the low ones: a small integer for all but the topmost blocks. */
 const NODE_KEY_LEVEL = 2 ** 29;
+/** Data beyond 2 TiB: a metadata file is never that long, so no such block is among the dirty nodes. */
+const NO_NODE_KEY = -1;
 
 export function nodeKey(level: number, index: number): number {
-  return level * NODE_KEY_LEVEL + index;
+  return level === 0 && index >= NODE_KEY_LEVEL ? NO_NODE_KEY : level * NODE_KEY_LEVEL + index;
 }
 
 export function nodeKeyIndex(key: number): number {

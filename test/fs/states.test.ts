@@ -314,6 +314,22 @@ test("a following mount shows each new state at its root, while open files stay 
   mirror.fs.release(handle);
 });
 
+test("a root that was opened before the move names nothing that the kernel may keep", () => {
+  const { source, mirror, move } = followed();
+  makeDir(source.fs, "/d");
+  move();
+  const { handle } = mirror.fs.openDirectory(ROOT_NODE);
+  putFile(source.fs, "/d/f", "later");
+  move();
+  const seen: number[] = [];
+  mirror.fs.readDirectory(handle, 0, { plus: true }, (name, _ino, _type, _cookie, entry) => {
+    if (name === "d" && entry !== undefined) seen.push(entry.entryValidMs);
+    return true;
+  });
+  assert.deepEqual(seen, [0], "else paths would lead back into the old state");
+  mirror.fs.releaseDirectory(handle);
+});
+
 function filled(byte: number): Uint8Array {
   return new Uint8Array(3 << 20).fill(byte);
 }
