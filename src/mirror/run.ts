@@ -104,15 +104,17 @@ export async function runMirror(options: MirrorRunOptions): Promise<void> {
           const plan = { headerDigest, volumeBlocks, frameFirst: made.frameNumber, frameCount, blockCount };
           handle({ kind: "planned", plan });
         });
-      case "ship":
+      case "ship": {
+        const over = current; // a frame belongs to the connection that it was accepted on
         return work("ship", async () => {
           await nextTurn(); // what has arrived meanwhile comes first
           const frame = sender?.frameNumber ?? 0;
           const bytes = sender?.next();
           if (bytes === undefined) throw new UserError("failed", "there is no frame to send");
-          current?.send({ type: "frame", transfer: action.transfer, frame, bytes });
+          if (over === current) over?.send({ type: "frame", transfer: action.transfer, frame, bytes });
           handle({ kind: "shipped", frame, bytes: bytes.length });
         });
+      }
       case "drop":
         return work("drop", () => hold(() => holder.drop(action.name)));
       case "end":

@@ -47,7 +47,15 @@ export async function publishStatus(
   } catch (cause) {
     throw new UserError("failed", `cannot listen at ${path}: ${(cause as Error).message}`, "", { cause });
   }
+  void sweep(directory);
   return { close: () => void server.close() };
+}
+
+/** Removes what processes that were killed have left, whatever volume they were of. */
+async function sweep(directory: string): Promise<void> {
+  for (const name of readdirSync(directory)) {
+    if (/-(source|destination)-\d+\.sock$/.test(name)) await ask(join(directory, name)).catch(() => {});
+  }
 }
 
 /** What the ends of a mirror that run on this host for this volume say, the source first. */

@@ -56,6 +56,7 @@ export interface Pair {
   describe(): string;
 }
 
+const NOT_RESUMABLE = "a snapshot of it is gone";
 const STEP_MS = 10;
 const CHECKPOINT_FRAMES_MS = 15;
 
@@ -129,7 +130,8 @@ export function simulatedPair(seed: number): Pair {
 
   function afterWork(event: () => SourceEvent): void {
     const { life } = source;
-    later(below(random, 120), () => {
+    const delayMs = below(random, below(random, 10) === 0 ? 3000 : 120); // some outlive their connection
+    later(delayMs, () => {
       if (source.life === life) toSource(event());
     });
   }
@@ -180,8 +182,10 @@ export function simulatedPair(seed: number): Pair {
         });
       case "plan":
         return afterWork(() => plan(action));
-      case "ship":
-        return afterWork(ship);
+      case "ship": {
+        const over = link;
+        return afterWork(() => ship(over));
+      }
       case "drop":
         assert.ok(
           snapshots.some(({ name }) => name === action.name),
@@ -204,6 +208,9 @@ export function simulatedPair(seed: number): Pair {
         snapshots.some(({ state }) => isSameState(state, base)),
         "a plan without its base",
       );
+    if (resumption !== undefined && below(random, 5) === 0) {
+      return { kind: "failed", what: "plan", error: new Error(NOT_RESUMABLE) };
+    }
     const header =
       resumption?.header ?? Buffer.concat([top.uuid, base?.uuid ?? new Uint8Array(16), randomUuid(random)]);
     const frameCount = frameCountOf(header);
@@ -217,7 +224,7 @@ export function simulatedPair(seed: number): Pair {
     };
   }
 
-  function ship(): SourceEvent {
+  function ship(over: Link | undefined): SourceEvent {
     const { sender } = source;
     assert.ok(sender !== undefined);
     const frame = sender.frame++;
@@ -227,7 +234,7 @@ export function simulatedPair(seed: number): Pair {
     assert.ok(frame >= (durable.get(key) ?? 0), `frame ${frame} was durable, and is sent again`);
     sourceCounts.framesSent += 1;
     const bytes = frame === 0 ? sender.header : Buffer.concat([sender.header, Buffer.from([frame])]);
-    deliver({ type: "frame", transfer: transferNumber, frame, bytes }, "destination");
+    if (over === link) deliver({ type: "frame", transfer: transferNumber, frame, bytes }, "destination");
     return { kind: "shipped", frame, bytes: 1 << 20 };
   }
 
@@ -336,7 +343,8 @@ export function simulatedPair(seed: number): Pair {
     const over = link;
     if (over === undefined || !over.open) return;
     if (message.type === "offer") transferNumber = message.transfer;
-    if (message.type === "error" && message.code !== "busy") errors.push(`${message.code}: ${message.reason}`);
+    if (message.type === "error" && message.code !== "busy" && message.reason !== NOT_RESUMABLE)
+      errors.push(`${message.code}: ${message.reason}`);
     const raw = Buffer.concat(encodeMirrorMessage(message));
     arrival[to] = Math.max(arrival[to], nowMs + below(random, 40));
     const life = to === "source" ? source.life : destination.life;
