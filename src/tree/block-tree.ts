@@ -243,7 +243,7 @@ export function freeBlocks(store: BlockStore, tree: BlockTree, first: number, en
   const span = POINTERS_PER_BLOCK ** tree.height;
   for (let i = 0; i < ROOT_POINTERS; i++) freeSubtree(store, tree, tree.height, i, i * span, span, first, end);
   if (first === 0 && end >= capacity(tree.height)) {
-    assert.equal(tree.blockCount, 0, "blocks left in an emptied tree");
+    tree.blockCount = 0; // so it is; a damaged count, which the check reports, keeps no file from being deleted
     tree.height = 0;
   }
 }
