@@ -74,7 +74,7 @@ export function decodeFsinfo(block: Uint8Array): Fsinfo {
   const features = fsinfoRecord.get.features(view, 0);
   if (features !== 0)
     throw new CorruptionError(`volume needs features ${hex(features)} that this program does not have`);
-  const fsinfo = fsinfoRecord.decode(new DataView(block.slice().buffer), 0);
+  const fsinfo = fsinfoRecord.decode(new DataView(Uint8Array.from(block).buffer), 0);
   if (
     fsinfo.blockCount < VOLUME_BLOCKS_MIN ||
     fsinfo.reservedBlocks < RESERVED_BLOCKS_MIN ||

@@ -36,7 +36,7 @@ import type { FileSystem, FileSystemStatus } from "./file-system.ts";
 import { openHandles } from "./handles.ts";
 import { nameOperations } from "./namespace.ts";
 import { openStates, type States } from "./nodes.ts";
-import { openOrphans, type Orphans } from "./reclaim.ts";
+import { type Orphans, openOrphans } from "./reclaim.ts";
 import { renameOperation } from "./rename.ts";
 
 export interface FileSystemOptions {
@@ -80,6 +80,7 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
     becameCurrent: (state) => {
       orphans = state.inodes === undefined ? undefined : openOrphans(state.inodes);
     },
+    becameUnused: (ino) => orphans?.unused(ino),
   });
   const handles = openHandles(states);
   if (states.current.writable) orphans = openOrphans(states.inodesOf(states.current));

@@ -1,7 +1,8 @@
 /** Open files: reading, writing, holes, durability; and reading directories. */
+
+import { BLOCK_BYTES } from "../core/block.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { FILE_BYTES_MAX, ROOT_INO } from "../format/constants.ts";
-import { BLOCK_BYTES } from "../core/block.ts";
 import { COOKIE_DOT, COOKIE_DOT_DOT, cookieOf, eachEntry, keyAfterCookie } from "../tree/directory.ts";
 import { DirectoryFile } from "../tree/directory-file.ts";
 import { punchHole, readFile, resizeFile, seekData, writeFile } from "../tree/file-data.ts";
@@ -9,7 +10,7 @@ import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import { killPrivileges, truncateAtOpen } from "./attributes.ts";
 import { inodesBound } from "./bounds.ts";
 import { type Context, entryOf, stampAccess, stampChange, writableInodes } from "./context.ts";
-import type { DurableAt, EmitEntry, Entry, FileSystem, Handle, Name, Opened } from "./file-system.ts";
+import type { DurableAt, EmitEntry, Entry, FileSystem, Name, Opened } from "./file-system.ts";
 import type { OpenInode } from "./handles.ts";
 import {
   FALLOC_FL_KEEP_SIZE,
@@ -50,12 +51,6 @@ const TWO_32 = 0x1_0000_0000;
 export function dataOperations(context: Context): DataOperations {
   const { states, handles, clock, volume } = context;
 
-  function release(handle: Handle): void {
-    const { file, isLast } = handles.close(handle);
-    // A state that has ended took its orphans with it.
-    if (isLast && file.kind !== "snapshots" && file.state === states.current) context.orphans().released(file.ino);
-  }
-
   return {
     open(node, flags): Opened {
       if (node === SNAPSHOTS_NODE) throw new FsError("EISDIR", "a directory cannot be opened as a file");
@@ -90,7 +85,7 @@ export function dataOperations(context: Context): DataOperations {
       stampChange(inode, clock.now());
     },
 
-    release,
+    release: (handle) => handles.close(handle),
 
     fsync(handle): DurableAt {
       handles.get(handle);
@@ -135,7 +130,7 @@ export function dataOperations(context: Context): DataOperations {
       else readDirectory(context, open, cookie, plus, emit);
     },
 
-    releaseDirectory: release,
+    releaseDirectory: (handle) => handles.close(handle),
   };
 
   /** The CP that will contain all changes made so far, if they are not durable yet. */
@@ -157,9 +152,9 @@ function checkOpen(state: State, inode: Inode, flags: number): void {
   checkNotDoomed(state, inode);
 }
 
-/** What nobody can name and nobody has open is about to be freed. */
+/** What nobody can name and nobody uses is about to be freed. */
 function checkNotDoomed(state: State, inode: Inode): void {
-  if (state.writable && inode.linkCount === 0 && !state.openCounts.has(inode.ino)) {
+  if (state.writable && inode.linkCount === 0 && !state.uses.has(inode.ino)) {
     throw new FsError("ESTALE", `inode ${inode.ino} has been deleted`);
   }
 }
@@ -199,7 +194,7 @@ function readDirectory(context: Context, open: OpenInode, cookie: number, plus: 
   eachEntry(new DirectoryFile(inodes, inode), keyAfterCookie(cookie), (name, childIno, type, key) => {
     const entry = plus ? childEntry(context, state, inodes, ino, childIno) : undefined;
     if (!emit(name as Name, inoHigh + childIno, type, cookieOf(key), entry)) return false;
-    if (entry !== undefined) state.lookupCount += 1;
+    if (entry !== undefined) states.lookedUp(state, childIno);
     return true;
   });
 }

@@ -19,8 +19,8 @@ export interface Handles {
   inode(handle: Handle): OpenInode;
   /** An open file. Throws FsError EBADF. */
   file(handle: Handle): OpenInode;
-  /** Takes the handle back. True when it was the last one of a file that can be unlinked while it is open. */
-  close(handle: Handle): { readonly file: OpenFile; readonly isLast: boolean };
+  /** Takes the handle back. Throws FsError EBADF. */
+  close(handle: Handle): void;
   readonly count: number;
 }
 
@@ -44,11 +44,7 @@ export function openHandles(states: States): Handles {
     open(file): Handle {
       const index = free.pop() ?? files.length;
       files[index] = file;
-      if (file.kind !== "snapshots") {
-        const { state, ino } = file;
-        states.opened(state);
-        if (state.writable) state.openCounts.set(ino, (state.openCounts.get(ino) ?? 0) + 1);
-      }
+      if (file.kind !== "snapshots") states.opened(file.state, file.ino);
       return (index + 1) as Handle;
     },
     get,
@@ -58,22 +54,11 @@ export function openHandles(states: States): Handles {
       if (file.kind !== "file") throw new FsError("EISDIR", "the handle is one of a directory");
       return file;
     },
-    close(handle): { readonly file: OpenFile; readonly isLast: boolean } {
+    close(handle): void {
       const file = get(handle);
       files[handle - 1] = undefined;
       free.push(handle - 1);
-      let isLast = false;
-      if (file.kind !== "snapshots") {
-        const { state, ino } = file;
-        const count = state.openCounts.get(ino);
-        if (count !== undefined) {
-          isLast = count === 1;
-          if (isLast) state.openCounts.delete(ino);
-          else state.openCounts.set(ino, count - 1);
-        }
-        states.released(state);
-      }
-      return { file, isLast };
+      if (file.kind !== "snapshots") states.released(file.state, file.ino);
     },
     get count(): number {
       return files.length - free.length;

@@ -20,7 +20,6 @@ import {
   type Name,
   type NodeId,
   type Opened,
-  ROOT_NODE,
 } from "./file-system.ts";
 import {
   entryTypeOf,
@@ -77,7 +76,7 @@ export function nameOperations(context: Context): NameOperations {
 
   function found(state: State, parentIno: number, inode: Inode): Entry {
     const entry = entryOf(context, state, parentIno, inode);
-    if (entry.nodeId !== ROOT_NODE) state.lookupCount += 1; // the root is never forgotten
+    states.lookedUp(state, inode.ino);
     return entry;
   }
 
@@ -324,7 +323,7 @@ function takeAway(context: Context, place: Place, name: Name, child: Inode): voi
   inodes.reserve(removeBound(file) + inodesBound(inodes, 2) + (isLast ? orphans.bound() : 0), "delete");
   inodes.markDirty(dir);
   inodes.markDirty(child);
-  const doom = isLast ? orphans.prepare(child, { isOpen: state.openCounts.has(child.ino) }) : undefined;
+  const doom = isLast ? orphans.prepare(child, { isUsed: state.uses.has(child.ino) }) : undefined;
   removeEntry(file, inodes.hashSeed, name);
   const now = context.clock.now();
   dir.entryCount -= 1;

@@ -39,8 +39,11 @@ export interface State {
   /** Lookups that the kernel has not forgotten. */
   lookupCount: number;
   handleCount: number;
-  /** Open handles by ino, where files can be unlinked while they are open. */
-  readonly openCounts: Map<number, number>;
+  /**
+   * How often each inode is in use, by ino, where files can be deleted: lookups that the kernel has not forgotten, and open
+   * handles. A deleted file stays what it is, and its number its own, until this is 0.
+   */
+  readonly uses: Map<number, number>;
 }
 
 export interface States {
@@ -57,9 +60,12 @@ export interface States {
   directory(state: State, ino: number): Inode;
   ofSnapshot(record: SnapshotRecord): State;
   nodeOf(state: State, ino: number): NodeId;
+  /** The kernel has been told of a node. */
+  lookedUp(state: State, ino: number): void;
+  /** It forgets lookups of it. */
   forget(node: NodeId, count: number): void;
-  opened(state: State): void;
-  released(state: State): void;
+  opened(state: State, ino: number): void;
+  released(state: State, ino: number): void;
   /** What the caller of the operation that has just failed is to see. */
   answerTo(error: unknown): unknown;
 }
@@ -71,6 +77,8 @@ export interface StatesOptions {
   readonly snapshot?: SnapshotRecord | undefined;
   /** A writable active filesystem has become current. */
   readonly becameCurrent: (state: State) => void;
+  /** Nobody uses an inode of the current state any more. */
+  readonly becameUnused: (ino: number) => void;
 }
 
 export const SNAPSHOTS_NODE = 2 as NodeId;
@@ -102,8 +110,8 @@ export function openStates(options: StatesOptions): States {
     const { inodes, writable, snapshotId, inoHigh } = fields;
     const number = numberNext;
     numberNext = (numberNext + 1) % STATE_NUMBER_END;
-    const openCounts = new Map<number, number>();
-    const state = { number, inodes, writable, snapshotId, inoHigh, lookupCount: 0, handleCount: 0, openCounts };
+    const uses = new Map<number, number>();
+    const state = { number, inodes, writable, snapshotId, inoHigh, lookupCount: 0, handleCount: 0, uses };
     byNumber.set(number, state);
     collectStores();
     return state;
@@ -138,7 +146,7 @@ export function openStates(options: StatesOptions): States {
 
   function end(state: State): void {
     state.inodes = undefined;
-    state.openCounts.clear();
+    state.uses.clear();
     if (state.snapshotId !== 0) bySnapshot.delete(state.snapshotId);
     collectStores();
   }
@@ -163,6 +171,21 @@ export function openStates(options: StatesOptions): States {
     state.inodes = undefined;
     old = old.filter((other) => other !== state);
     collectStores();
+  }
+
+  function use(state: State, ino: number): void {
+    if (state.writable && state.inodes !== undefined) state.uses.set(ino, (state.uses.get(ino) ?? 0) + 1);
+  }
+
+  function unuse(state: State, ino: number, count: number): void {
+    const known = state.uses.get(ino);
+    if (known === undefined) return;
+    if (known > count) {
+      state.uses.set(ino, known - count);
+      return;
+    }
+    state.uses.delete(ino);
+    if (state === current) options.becameUnused(ino);
   }
 
   function inodesOf(state: State): InodeFile {
@@ -218,18 +241,26 @@ export function openStates(options: StatesOptions): States {
       if (ino === ROOT_INO && state.snapshotId === current.snapshotId) return ROOT_NODE;
       return (state.number * TWO_32 + ino) as NodeId;
     },
+    lookedUp(state, ino): void {
+      if (ino === ROOT_INO && state.snapshotId === current.snapshotId) return; // node 1 is never forgotten
+      state.lookupCount += 1;
+      use(state, ino);
+    },
     forget(node, count): void {
       if (node === ROOT_NODE || node === SNAPSHOTS_NODE) return;
       const state = byNumber.get(Math.floor(node / TWO_32));
       if (state === undefined) return;
       state.lookupCount = Math.max(0, state.lookupCount - count);
+      unuse(state, inoOf(node), count);
       sweep(state);
     },
-    opened(state): void {
+    opened(state, ino): void {
       state.handleCount += 1;
+      use(state, ino);
     },
-    released(state): void {
+    released(state, ino): void {
       state.handleCount -= 1;
+      unuse(state, ino, 1);
       sweep(state);
     },
     answerTo(error): unknown {

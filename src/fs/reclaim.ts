@@ -1,8 +1,10 @@
 /**
- * Files without a name: unlinked while they are open, made without one (O_TMPFILE), or too large to be freed at once.
+ * Files without a name: unlinked while they are in use, made without one (O_TMPFILE), or too large to be freed at once.
+ * In use is what is open, and what the kernel has not forgotten yet: it still writes back times of a file it has just
+ * unlinked, and a number that it knows must not become another file's.
  *
  *                       last name gone, or made without one
- *      linked inode  --------------------------------------->  orphan  --- last handle closed --->  doomed
+ *      linked inode  --------------------------------------->  orphan  ---- not in use any more --->  doomed
  *           ^                                                     |                                    |
  *           +------------- linked again (O_TMPFILE) --------------+           freed, slice by slice ---+
  *
@@ -29,7 +31,7 @@ export interface Orphans {
    * To be called before an inode loses its last name, for all that can fail. The inode is marked dirty. Space for `bound`
    * blocks is there. Throws FsError EIO, CorruptionError.
    */
-  prepare(inode: Inode, how: { readonly isOpen: boolean }): Doom;
+  prepare(inode: Inode, how: { readonly isUsed: boolean }): Doom;
   /** Its last name is gone: it is freed, or it becomes an orphan. Cannot fail. */
   apply(doom: Doom): void;
   /** An inode that was made without a name; `linkable`: it may get one. Throws as `prepare` does. */
@@ -38,8 +40,8 @@ export interface Orphans {
   /** To be called before an orphan is given a name, and after. */
   prepareRescue(inode: Inode): void;
   rescue(inode: Inode): void;
-  /** The last handle of an orphan is closed. */
-  released(ino: number): void;
+  /** Nobody uses the inode any more: if it is an orphan, it goes. */
+  unused(ino: number): void;
   /** Moves the contents of a large file to an orphan that is freed by and by, and leaves the file empty. */
   shed(inode: Inode): void;
   /** Frees a slice of what is doomed. False: nothing is left to do. */
@@ -52,7 +54,7 @@ export interface Doom {
   readonly inode: Inode;
   /** In the orphan file; undefined: it is freed at once. */
   readonly slot: number | undefined;
-  readonly isOpen: boolean;
+  readonly isUsed: boolean;
 }
 
 /** Blocks that are freed in one go: 64 MiB of data. */
@@ -185,20 +187,20 @@ export function openOrphans(inodes: InodeFile): Orphans {
 
   return {
     bound,
-    prepare(inode, { isOpen }): Doom {
+    prepare(inode, { isUsed }): Doom {
       // What has indirect blocks must read them to be freed, which can fail: it goes by way of the orphan file.
       const hidden = xattrInode(inodes, inode);
       if (hidden !== undefined) inodes.markDirty(hidden);
       const isSmall = inode.tree.height === 0 && (hidden?.tree.height ?? 0) === 0;
-      return { inode, slot: isOpen || !isSmall ? prepareSlot() : undefined, isOpen };
+      return { inode, slot: isUsed || !isSmall ? prepareSlot() : undefined, isUsed };
     },
-    apply({ inode, slot, isOpen }): void {
+    apply({ inode, slot, isUsed }): void {
       if (slot === undefined) {
         freeInode(inode);
         return;
       }
       takeSlot(slot, inode);
-      if (isOpen) return;
+      if (isUsed) return;
       doomed.push(inode.ino);
       if (inode.tree.blockCount <= SLICE_BLOCKS) tryReclaim();
     },
@@ -216,7 +218,7 @@ export function openOrphans(inodes: InodeFile): Orphans {
       giveSlotBack(inode);
       linkable.delete(inode.ino);
     },
-    released(ino): void {
+    unused(ino): void {
       const inode = inodes.get(ino);
       if (inode === undefined || inode.linkCount > 0 || inode.orphanSlot === 0) return;
       linkable.delete(ino);

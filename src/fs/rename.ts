@@ -7,7 +7,7 @@ import { inodesBound, insertBound, removeBound, replaceBound } from "./bounds.ts
 import { type Context, stampChange } from "./context.ts";
 import { type FileSystem, type Name, RENAME_EXCHANGE, RENAME_NOREPLACE } from "./file-system.ts";
 import { entryTypeOf, isDirectory } from "./modes.ts";
-import { childOf, checkSubdirectoryFits, existing, exists, lookupIn, type Place, placeOf } from "./namespace.ts";
+import { checkSubdirectoryFits, childOf, existing, exists, lookupIn, type Place, placeOf } from "./namespace.ts";
 
 interface Move {
   readonly from: Place;
@@ -106,7 +106,7 @@ function replace(context: Context, move: Move, moved: Inode, target: Inode): voi
   );
   markDirty(move, moved);
   inodes.markDirty(target);
-  const doom = isLast ? orphans.prepare(target, { isOpen: state.openCounts.has(target.ino) }) : undefined;
+  const doom = isLast ? orphans.prepare(target, { isUsed: state.uses.has(target.ino) }) : undefined;
   replaceEntry(into.file, inodes.hashSeed, intoName, moved.ino, entryTypeOf(moved.mode));
   try {
     removeEntry(from.file, inodes.hashSeed, fromName);

@@ -60,7 +60,7 @@ function snapshotEntry(context: Context, record: SnapshotRecord): Entry {
   const { states } = context;
   const state = states.ofSnapshot(record);
   const entry = entryOf(context, state, ROOT_INO, states.inode(state, ROOT_INO));
-  state.lookupCount += 1;
+  states.lookedUp(state, ROOT_INO);
   return { ...entry, entryValidMs: 0 };
 }
 

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { below, prng } from "../../src/core/prng.ts";
+import { openFileSystem } from "../../src/fs/active.ts";
 import { ROOT_NODE } from "../../src/fs/file-system.ts";
 import { checkVolume } from "../../src/volume/check.ts";
 import { memoryDevice } from "../support/devices.ts";
@@ -196,4 +197,32 @@ test("handles are given back", () => {
   putFile(fs, "/f", "x");
   for (let i = 0; i < 10; i++) withOpen(fs, "/f", 2, () => list(fs, ROOT_NODE));
   assert.equal(fs.openCount, 0);
+});
+
+test("a deleted file stays what it is, and its number its own, until the kernel forgets it", () => {
+  const bench = makeBench();
+  const { volume, clock } = bench;
+  const fs = openFileSystem({ volume, clock }); // one that remembers lookups, as a mount does
+  const made = fs.create(ROOT_NODE, asName("f"), 0o644, 0, { uid: 0, gid: 0 });
+  fs.release(made.handle);
+  const again = fs.lookup(ROOT_NODE, asName("f"));
+  assert.equal(again.nodeId, made.nodeId);
+  fs.unlink(ROOT_NODE, asName("f"));
+  assert.equal(fs.getAttributes(made.nodeId).attributes.linkCount, 0);
+  const written = { seconds: 77, nanoseconds: 0 };
+  fs.setAttributes(made.nodeId, { mtime: written, ctime: written }, { uid: 0, gid: 0 });
+  for (let i = 0; i < 50; i++) {
+    const other = fs.create(ROOT_NODE, asName(`g${i}`), 0o644, 0, { uid: 0, gid: 0 });
+    assert.notEqual(other.nodeId, made.nodeId, "the number is still in use");
+    fs.release(other.handle);
+  }
+  const before = volume.status().usedInodes;
+  fs.forget(made.nodeId, 1);
+  assert.equal(volume.status().usedInodes, before, "looked up twice, forgotten once");
+  fs.forget(made.nodeId, 1);
+  assert.equal(volume.status().usedInodes, before - 1);
+  assert.equal(
+    errnoOf(() => fs.getAttributes(made.nodeId)),
+    "ESTALE",
+  );
 });

@@ -41,13 +41,35 @@ export function makeBench(blockCount = 16384, device: BlockDevice = memoryDevice
     device,
     clock,
     volume,
-    fs: openFileSystem({ volume, clock }),
+    fs: forgetful(openFileSystem({ volume, clock })),
     reopen({ writable = true, ...options } = {}): void {
       bench.volume = open(writable);
-      bench.fs = openFileSystem({ volume: bench.volume, clock, ...options });
+      const fs = openFileSystem({ volume: bench.volume, clock, ...options });
+      bench.fs = writable ? forgetful(fs) : fs;
     },
   };
   return bench;
+}
+
+/** A front door that remembers nothing: what an operation has looked up is forgotten at once. */
+export function forgetful(fs: OpenFileSystem): OpenFileSystem {
+  const forgetting =
+    <Arguments extends readonly unknown[], Found extends Entry>(operation: (...given: Arguments) => Found) =>
+    (...given: Arguments): Found => {
+      const entry = operation(...given);
+      fs.forget(entry.nodeId, 1);
+      return entry;
+    };
+  const { lookup, makeNode, makeDirectory, symlink, link, create, createUnnamed } = fs;
+  return Object.assign(Object.create(fs) as OpenFileSystem, {
+    lookup: forgetting(lookup),
+    makeNode: forgetting(makeNode),
+    makeDirectory: forgetting(makeDirectory),
+    symlink: forgetting(symlink),
+    link: forgetting(link),
+    create: forgetting(create),
+    createUnnamed: forgetting(createUnnamed),
+  });
 }
 
 /** The errno of an operation, or "". Anything but an FsError goes on. */
