@@ -200,7 +200,10 @@ function writeBlocksMax(tree: BlockTree, blocks: number): number {
   return blocks + Math.ceil(blocks / POINTERS_PER_BLOCK) + 1 + 3 * (tree.height + 2);
 }
 
-/** Long runs of whole blocks: written to free blocks at once, from where they are. The parents are dirty already. */
+/**
+ * Long runs of whole blocks: written to free blocks at once, from where they are. The parents are dirty already. Pointers
+ * change when all is written, so that a device that fails has changed nothing.
+ */
 function writeDirect(
   store: BlockStore,
   tree: BlockTree,
@@ -210,21 +213,26 @@ function writeDirect(
   at: number,
 ): void {
   const space = spaceOf(store);
-  let done = 0;
-  while (done < count) {
-    const run = space.allocate(count - done);
-    const length = space.runLength;
-    try {
-      store.device.write(run, length, from, at + done * BLOCK_BYTES);
-    } catch (error) {
-      for (let i = 0; i < length; i++) space.free(run + i);
-      throw error;
+  const runs: { readonly vbn: number; readonly length: number }[] = [];
+  try {
+    for (let done = 0; done < count; ) {
+      const run = { vbn: space.allocate(count - done), length: space.runLength };
+      runs.push(run);
+      store.device.write(run.vbn, run.length, from, at + done * BLOCK_BYTES);
+      done += run.length;
     }
+  } catch (error) {
+    for (const { vbn, length } of runs) for (let i = 0; i < length; i++) space.free(vbn + i);
+    freeBlocks(store, tree, Math.ceil(tree.sizeBytes / BLOCK_BYTES), Number.POSITIVE_INFINITY); // of a new last block
+    throw error;
+  }
+  let index = first;
+  for (const { vbn, length } of runs) {
     for (let i = 0; i < length; i++) {
-      const start = at + (done + i) * BLOCK_BYTES;
-      placeWritten(store, tree, first + done + i, run + i, checksum(from.subarray(start, start + BLOCK_BYTES)));
+      const start = at + (index - first) * BLOCK_BYTES;
+      placeWritten(store, tree, index, vbn + i, checksum(from.subarray(start, start + BLOCK_BYTES)));
+      index += 1;
     }
-    done += length;
   }
 }
 
