@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { manualClock } from "../../src/core/clock.ts";
-import { UserError } from "../../src/core/errors.ts";
+import { FsError, UserError } from "../../src/core/errors.ts";
 import { prng } from "../../src/core/prng.ts";
 import type { BlockDevice } from "../../src/device/block-device.ts";
 import { decodeFsinfo } from "../../src/format/fsinfo.ts";
@@ -14,7 +14,14 @@ import { checkVolume } from "../../src/volume/check.ts";
 import { createVolume } from "../../src/volume/create.ts";
 import { openVolume } from "../../src/volume/open.ts";
 import type { Volume } from "../../src/volume/volume.ts";
-import { crashDevice, guardedDevice, type MemoryDevice, memoryDevice, PowerCut } from "../support/devices.ts";
+import {
+  crashDevice,
+  erringDevice,
+  guardedDevice,
+  type MemoryDevice,
+  memoryDevice,
+  PowerCut,
+} from "../support/devices.ts";
 import { applyToReal, assertEqual, type Slots } from "../support/fs-paths.ts";
 import { applyToModel, copyModel, emptyModel, type Model, type Operation } from "../support/model-fs.ts";
 import { protectedBlocks } from "../support/protected-blocks.ts";
@@ -277,25 +284,48 @@ test("a crash while a device is formatted leaves a volume that is clean, or none
   }
 });
 
-test("a device that fails in the middle of a consistency point fails the volume, and what is on it stays good", () => {
+test("a write or flush that the device refuses changes nothing, or fails the volume, and what is on the disk stays good", () => {
   const base = memoryDevice(BLOCKS);
   createVolume({ device: base, clock: manualClock(), random: prng(1) });
+  let refused = 0;
+  let failed = 0;
   for (let budget = 0, done = false; !done; budget++) {
-    const disk = crashDevice({ random: prng(1), base: base.clone() });
+    const disk = base.clone();
+    let operations = 0;
+    const device = erringDevice(disk, () => (operations++ === budget ? "EIO" : undefined));
     const clock = manualClock();
-    const volume = openVolume({ device: disk, clock, random: prng(2), writable: true });
+    const volume = openVolume({ device, clock, random: prng(2), writable: true });
     const fs = openFileSystem({ volume, clock });
     const slots: Slots = new Map();
-    disk.cutAfter(budget);
-    try {
-      assert.equal(applyToReal(fs, slots, make("/a")), "");
-      assert.equal(applyToReal(fs, slots, write("/a", 0, 100_000, 3)), "");
-      volume.takeCp("sync");
-      done = true;
-    } catch (error) {
-      if (!(error instanceof PowerCut)) throw error;
-      if (volume.failure !== undefined) assert.throws(() => volume.takeCp("sync"));
+    const model = emptyModel(clock.now());
+    for (const op of [
+      make("/a"),
+      write("/a", 0, 100_000, 3),
+      write("/a", 50, 300_000, 5),
+      make("/b"),
+      write("/b", 0, 5000, 7),
+    ]) {
+      const answer = applyToReal(fs, slots, op);
+      if (answer === "") applyToModel(model, op, clock.now());
+      else {
+        assert.equal(answer, "EIO");
+        refused += 1;
+        assertEqual(fs, model);
+      }
     }
-    assert.deepEqual(checkVolume(disk.crash()).findings, []);
+    try {
+      volume.takeCp("sync");
+      volume.createSnapshot("one");
+      volume.takeCp("snapshot");
+    } catch (error) {
+      assert(error instanceof FsError);
+      failed += 1;
+      assert.notEqual(volume.failure, undefined);
+      assert.throws(() => volume.takeCp("sync"), "a volume that has failed takes no more consistency points");
+    }
+    assert.deepEqual(checkVolume(disk).findings, []);
+    done = operations <= budget;
   }
+  assert(refused >= 2, `${refused} operations were refused`);
+  assert(failed >= 8, `${failed} consistency points failed`);
 });
