@@ -77,13 +77,22 @@ const offerShape = {
 };
 export const offerRecord: Struct<typeof offerShape> = struct(120, offerShape);
 
-const acceptShape = { transfer: u32, windowBytes: u32 /* so many bytes may be on their way */ };
+const acceptShape = {
+  transfer: u32, // of which offer
+  windowBytes: u32, // so many bytes of frames may be on their way
+};
 export const acceptRecord: Struct<typeof acceptShape> = struct(8, acceptShape);
 
-const refuseShape = { transfer: u32, reason: text(508) /* for people */ };
+const refuseShape = {
+  transfer: u32, // of which offer
+  reason: text(508), // for people
+};
 export const refuseRecord: Struct<typeof refuseShape> = struct(512, refuseShape);
 
-const frameShape = { transfer: u32, frame: u32 /* number of the frame that follows, from 0 on */ };
+const frameShape = {
+  transfer: u32, // of which offer
+  frame: u32, // number of the frame that follows, from 0 on
+};
 export const frameRecord: Struct<typeof frameShape> = struct(8, frameShape);
 
 const ackShape = {
@@ -110,7 +119,10 @@ const heartbeatShape = {
 };
 export const heartbeatRecord: Struct<typeof heartbeatShape> = struct(44, heartbeatShape);
 
-const errorShape = { code: u16, reason: text(510) };
+const errorShape = {
+  code: u16, // why, in a way that programs tell apart
+  reason: text(510), // for people
+};
 export const errorRecord: Struct<typeof errorShape> = struct(512, errorShape);
 
 /** Why a side gives up the connection. `busy`, `failed` and `bye` are worth another try, the others are not. */

@@ -17,9 +17,8 @@ const shape = {
   version: u32, // of this file; another one is ignored
   mirror: bytes(16), // identity of this mirror, for ever
   resumeBytes: u32, // length of the resume point that follows; 0: no transfer was interrupted
-  reserved: bytes(24), // zero
+  reserved: bytes(28), // zero
   checksum: u32, // CRC-32 of the bytes before it and of the resume point
-  reserved2: bytes(4), // zero
 };
 export const transferStateRecord: Struct<typeof shape> = struct(64, shape);
 
@@ -36,9 +35,8 @@ export function encodeTransferState({ mirror, resume }: TransferState): Uint8Arr
     version: TRANSFER_VERSION,
     mirror,
     resumeBytes: resume.length,
-    reserved: new Uint8Array(24),
+    reserved: new Uint8Array(28),
     checksum: 0,
-    reserved2: new Uint8Array(4),
   });
   encoded.set(resume, transferStateRecord.size);
   transferStateRecord.set.checksum(view, 0, checksumOf(encoded));
