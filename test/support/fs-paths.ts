@@ -53,23 +53,19 @@ export function makeBench(blockCount = 16384, device: BlockDevice = memoryDevice
 
 /** A front door that remembers nothing: what an operation has looked up is forgotten at once. */
 export function forgetful(fs: OpenFileSystem): OpenFileSystem {
-  const forgetting =
-    <Arguments extends readonly unknown[], Found extends Entry>(operation: (...given: Arguments) => Found) =>
-    (...given: Arguments): Found => {
-      const entry = operation(...given);
-      fs.forget(entry.nodeId, 1);
-      return entry;
-    };
-  const { lookup, makeNode, makeDirectory, symlink, link, create, createUnnamed } = fs;
+  const forget = <Found extends Entry>(entry: Found): Found => {
+    fs.forget(entry.nodeId, 1);
+    return entry;
+  };
   return Object.assign(Object.create(fs) as OpenFileSystem, {
-    lookup: forgetting(lookup),
-    makeNode: forgetting(makeNode),
-    makeDirectory: forgetting(makeDirectory),
-    symlink: forgetting(symlink),
-    link: forgetting(link),
-    create: forgetting(create),
-    createUnnamed: forgetting(createUnnamed),
-  });
+    lookup: (parent, name) => forget(fs.lookup(parent, name)),
+    makeNode: (parent, name, mode, rdev, caller) => forget(fs.makeNode(parent, name, mode, rdev, caller)),
+    makeDirectory: (parent, name, mode, caller) => forget(fs.makeDirectory(parent, name, mode, caller)),
+    symlink: (parent, name, target, caller) => forget(fs.symlink(parent, name, target, caller)),
+    link: (node, parent, name) => forget(fs.link(node, parent, name)),
+    create: (parent, name, mode, flags, caller) => forget(fs.create(parent, name, mode, flags, caller)),
+    createUnnamed: (parent, mode, flags, caller) => forget(fs.createUnnamed(parent, mode, flags, caller)),
+  } satisfies Partial<OpenFileSystem>);
 }
 
 /** The errno of an operation, or "". Anything but an FsError goes on. */
