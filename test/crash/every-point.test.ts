@@ -22,7 +22,7 @@ import {
   memoryDevice,
   PowerCut,
 } from "../support/devices.ts";
-import { applyToReal, assertEqual, type Slots } from "../support/fs-paths.ts";
+import { applyToReal, assertEqual, forgetful, type Slots } from "../support/fs-paths.ts";
 import { applyToModel, copyModel, emptyModel, type Model, type Operation } from "../support/model-fs.ts";
 import { protectedBlocks } from "../support/protected-blocks.ts";
 
@@ -131,7 +131,7 @@ function runWorkload(device: BlockDevice, guards: ((vbn: number) => boolean)[], 
   const clock = manualClock({ seconds: 1_000_000_100, nanoseconds: 0 });
   const volume = openVolume({ device, clock, random: prng(2), writable: true });
   guards.push(protectedBlocks(device, volume.committed));
-  const fs = openFileSystem({ volume, clock });
+  const fs = forgetful(openFileSystem({ volume, clock }));
   let model = copyModel(progress.durable.model);
   const snapshots = new Map<string, Model>();
   const slots: Slots = new Map();
@@ -295,7 +295,7 @@ test("a write or flush that the device refuses changes nothing, or fails the vol
     const device = erringDevice(disk, () => (operations++ === budget ? "EIO" : undefined));
     const clock = manualClock();
     const volume = openVolume({ device, clock, random: prng(2), writable: true });
-    const fs = openFileSystem({ volume, clock });
+    const fs = forgetful(openFileSystem({ volume, clock }));
     const slots: Slots = new Map();
     const model = emptyModel(clock.now());
     for (const op of [

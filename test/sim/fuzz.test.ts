@@ -1,7 +1,7 @@
 // A short run of the simulation with fixed seeds, and one with a new seed each time. `make fuzz` goes on longer.
 
-import { test } from "node:test";
 import assert from "node:assert/strict";
+import { test } from "node:test";
 import { filledVolume, simulate } from "./simulation.ts";
 
 const FIXED_RUNS = 80;

@@ -29,7 +29,7 @@ import {
   memoryDevice,
   PowerCut,
 } from "../support/devices.ts";
-import { applyToReal, asName, assertEqual, putFile, type Slots, writeAt } from "../support/fs-paths.ts";
+import { applyToReal, asName, assertEqual, forgetful, putFile, type Slots, writeAt } from "../support/fs-paths.ts";
 import { applyToModel, copyModel, emptyModel, type Model, type Operation } from "../support/model-fs.ts";
 import { protectedBlocks } from "../support/protected-blocks.ts";
 import { pick, randomOperation } from "./operations.ts";
@@ -135,7 +135,7 @@ export function filledVolume(): MemoryDevice {
   const device = memoryDevice(FILLED_BLOCKS);
   createVolume({ device, clock, random: prng(1) });
   const volume = openVolume({ device, clock, random: prng(2), writable: true });
-  const fs = openFileSystem({ volume, clock });
+  const fs = forgetful(openFileSystem({ volume, clock }));
   putFile(fs, "/filler");
   const data = new Uint8Array(FILLER_BYTES / 8).fill(7);
   for (let at = 0; at < FILLER_BYTES; at += data.length) writeAt(fs, "/filler", at, data);
@@ -181,7 +181,7 @@ function reopen(world: World): void {
   world.volume = openVolume({ device: world.device, clock, random, writable: true, cacheBytesMax: 1 << 20 });
   world.guards = [protectedBlocks(world.disk, world.volume.committed)];
   assert.equal(world.volume.committed.cpCount, world.durable.cpCount);
-  world.fs = openFileSystem({ volume: world.volume, clock });
+  world.fs = forgetful(openFileSystem({ volume: world.volume, clock }));
   world.model = copyModel(world.durable.model);
   world.snapshots = new Map(world.durable.snapshots);
   world.slots = new Map();
