@@ -1,5 +1,5 @@
 /** The inode: 256 bytes, 16 in a block of the inode file. */
-import { INODE_BYTES, INLINE_BYTES_MAX } from "./constants.ts";
+import { INLINE_BYTES_MAX, INODE_BYTES } from "./constants.ts";
 import { bytes, i64, nested, type Struct, struct, u8, u32, u64, type ValueOf } from "./struct.ts";
 
 const timeShape = { seconds: i64, nanoseconds: u32 };

@@ -167,6 +167,8 @@ export function sourceSession(options: SourceOptions): SourceSession {
   let resumeRefused = false;
   let transfer: Transfer | undefined;
   let transferNext = 1;
+  /** Asked for and still listed by a survey that began before it was done. */
+  const dropping = new Set<string>();
   let shipped: { readonly state: StateIdentity; readonly signature: string } | undefined;
   let inStep = false;
   let inStepAt: Time | undefined; // when the destination was last known to have everything
@@ -327,7 +329,9 @@ export function sourceSession(options: SourceOptions): SourceSession {
   }
 
   function drop(snapshot: SourceSnapshot): void {
-    if (isOwn(snapshot)) act({ kind: "drop", name: snapshot.name });
+    if (!isOwn(snapshot) || dropping.has(snapshot.name)) return;
+    dropping.add(snapshot.name);
+    act({ kind: "drop", name: snapshot.name });
   }
 
   function isOwn({ name, mirror }: SourceSnapshot): boolean {
@@ -337,6 +341,8 @@ export function sourceSession(options: SourceOptions): SourceSession {
   function onSurveyed(found: Survey): void {
     survey = found;
     lookMs = nowMs + options.intervalMs;
+    const listed = new Set(found.snapshots.map(({ name }) => name));
+    for (const name of dropping) if (!listed.has(name)) dropping.delete(name);
     if (phase !== "ready" || greeting === undefined || destination === undefined) return;
     if (!isNoState({ uuid: destination.volume }) && !sameBytes(destination.volume, found.volume)) {
       return giveUp(
@@ -459,7 +465,8 @@ export function sourceSession(options: SourceOptions): SourceSession {
 
   function onFailed(what: SourceWork, error: Error): void {
     if (what === "drop") {
-      lastError = error.message; // the next greeting tries again
+      dropping.clear(); // the next survey tries again
+      lastError = error.message;
       return;
     }
     // A stream that cannot be resumed, or whose snapshots are gone: the next one is made from scratch.

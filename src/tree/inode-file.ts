@@ -10,7 +10,7 @@ import { LRUCache } from "lru-cache";
 import { BLOCK_BYTES, REGION_BLOCKS } from "../core/block.ts";
 import { EPOCH, type Time } from "../core/clock.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
-import { type Ino, ino as asIno, U32_MAX } from "../core/numbers.ts";
+import { ino as asIno, type Ino, U32_MAX } from "../core/numbers.ts";
 import { FIRST_FREE_INO, INODE_BYTES, INODE_MAP_INO, INODES_PER_BLOCK } from "../format/constants.ts";
 import { INODE_INLINE, inodeRecord, timeRecord } from "../format/inode.ts";
 import type { BlockStore } from "./block-store.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { bytes, i64, nested, struct, text, u16, u32, u64, u8 } from "../../src/format/struct.ts";
+import { bytes, i64, nested, struct, text, u8, u16, u32, u64 } from "../../src/format/struct.ts";
 
 const inner = struct(3, { a: u8, b: u16 });
 const outer = struct(56, {

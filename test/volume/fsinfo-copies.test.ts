@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { manualClock } from "../../src/core/clock.ts";
 import { checksum } from "../../src/core/checksum.ts";
+import { manualClock } from "../../src/core/clock.ts";
 import { CorruptionError, UserError } from "../../src/core/errors.ts";
 import { prng } from "../../src/core/prng.ts";
 import { fsinfoVbns } from "../../src/format/constants.ts";
