@@ -27,7 +27,7 @@ import { fsinfoVbns } from "../format/constants.ts";
 import { encodeFsinfo, type Fsinfo, ROLE_MIRROR } from "../format/fsinfo.ts";
 import type { ImageHeader } from "../format/image-frame.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
-import { writeFsinfo } from "../volume/fsinfo-copies.ts";
+import { repairFsinfo, writeFsinfo } from "../volume/fsinfo-copies.ts";
 import { openSnapshotTable, type SnapshotTable } from "../volume/snapshot-table.ts";
 import { openPlane, type Plane } from "../volume/space/plane.ts";
 import type { Volume } from "../volume/volume.ts";
@@ -254,6 +254,7 @@ function beginTransfer(target: ReceiveTarget, header: ImageHeader, headerFrame: 
   let device = target.device;
   let volume = openReadOnly(device);
   checkDestination(target.name, volume, header);
+  repairFsinfo(device);
   if (device.blockCount < header.volumeBlocks) {
     device = target.prepare(header.volumeBlocks);
     volume = openReadOnly(device);

@@ -3,9 +3,11 @@ import { test } from "node:test";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { UserError } from "../../src/core/errors.ts";
 import { prng } from "../../src/core/prng.ts";
+import { fsinfoVbns } from "../../src/format/constants.ts";
 import { openReadOnly } from "../../src/image/open-state.ts";
 import { openReceiver } from "../../src/image/receive.ts";
 import { checkVolume } from "../../src/volume/check.ts";
+import { readFsinfo } from "../../src/volume/fsinfo-copies.ts";
 import { crashDevice, erringDevice, type MemoryDevice, memoryDevice, PowerCut } from "../support/devices.ts";
 import { assertFaithful, clock, makeSource, memoryTarget, type Source, streamOf } from "./histories.ts";
 
@@ -78,6 +80,34 @@ test("a crash at any point of an increment leaves the old or the new state, clea
     const volume = openReadOnly(left);
     const isNew = volume.snapshots().length === 2;
     assert.deepEqual(volume.committed.inodeFile, isNew ? b.root : a.root, what);
+    return isNew;
+  });
+});
+
+test("after a crash between the two copies of fsinfo, the next increment does not depend on the one that is behind", () => {
+  const source = makeSource({ seed: 10, blockCount: 1024 });
+  source.change(30);
+  source.volume.takeCp("sync");
+  const older = source.device.clone(); // a state that no snapshot holds
+  source.change(30);
+  source.snapshot("b");
+  const base = source.device.clone();
+  const [, second] = fsinfoVbns(readFsinfo(base).reservedBlocks);
+  const behind = new Uint8Array(BLOCK_BYTES);
+  older.read(second, 1, behind, 0);
+  base.write(second, 1, behind, 0);
+  for (let i = 0; i < 16; i++) {
+    source.change(12);
+    source.volume.takeCp("timer");
+  } // the allocator comes round
+  source.snapshot("c");
+  const stream = streamOf(source.device, ["c"], "b");
+  const roots = ["b", "c"].map((name) => source.volume.findSnapshot(name)?.root);
+  atEveryCrash(base, stream, (left, what) => {
+    assert.deepEqual(checkVolume(left).findings, [], what);
+    const volume = openReadOnly(left);
+    const isNew = volume.findSnapshot("c") !== undefined;
+    assert.deepEqual(volume.committed.inodeFile, roots[isNew ? 1 : 0], what);
     return isNew;
   });
 });
