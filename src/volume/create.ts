@@ -1,7 +1,9 @@
 /** Formatting: an empty filesystem, made by a first consistency point like all others. */
-import { UserError } from "../core/errors.ts";
-import { EPOCH } from "../core/clock.ts";
+
+import { BLOCK_BYTES } from "../core/block.ts";
 import type { Clock } from "../core/clock.ts";
+import { EPOCH } from "../core/clock.ts";
+import { UserError } from "../core/errors.ts";
 import { type Ino, ino } from "../core/numbers.ts";
 import { type Random, randomUuid } from "../core/prng.ts";
 import type { BlockDevice } from "../device/block-device.ts";
@@ -18,15 +20,14 @@ import {
   VOLUME_MAGIC,
   VOLUME_VERSION,
 } from "../format/constants.ts";
-import { BLOCK_BYTES } from "../core/block.ts";
 import { type Fsinfo, ROLE_ACTIVE } from "../format/fsinfo.ts";
 import { dirtyBlockAt, emptyTree, recordOfTree } from "../tree/block-tree.ts";
 import type { Inode } from "../tree/inode-file.ts";
 import { takeCp } from "./consistency-point.ts";
 import { readFsinfoCopies } from "./fsinfo-copies.ts";
 import { openState } from "./open.ts";
-import { regionCountOf } from "./space/plane.ts";
 import { setBits } from "./space/map-words.ts";
+import { regionCountOf } from "./space/plane.ts";
 
 export interface CreateOptions {
   readonly device: BlockDevice;

@@ -17,7 +17,7 @@ import type { Fsinfo } from "../format/fsinfo.ts";
 import type { FileRootRecord } from "../format/inode.ts";
 import { SNAPSHOTS_PER_BLOCK, type SnapshotRecord, snapshotRecord } from "../format/snapshot-record.ts";
 import { type BlockStore, openBlockStore } from "../tree/block-store.ts";
-import { blockAt, type BlockTree, dirtyBlockAt, eachPointer, recordOfTree, treeOfRecord } from "../tree/block-tree.ts";
+import { type BlockTree, blockAt, dirtyBlockAt, eachPointer, recordOfTree, treeOfRecord } from "../tree/block-tree.ts";
 import { assignPlaces, gatherWriter, sealNodes } from "../tree/place.ts";
 import type { Space } from "../tree/space.ts";
 

@@ -4,9 +4,9 @@
 import type { Clock, Time } from "../core/clock.ts";
 import type { CpCount } from "../core/numbers.ts";
 import type { Random } from "../core/prng.ts";
+import type { BlockDevice } from "../device/block-device.ts";
 import type { Fsinfo } from "../format/fsinfo.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
-import type { BlockDevice } from "../device/block-device.ts";
 import type { InodeFile } from "../tree/inode-file.ts";
 
 export interface VolumeOptions {
