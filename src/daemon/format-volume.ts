@@ -51,7 +51,8 @@ export async function formatVolume({ path, sizeBytes, label, force }: FormatOpti
       throw new UserError("usage", `${path} has ${has} bytes, less than the size asked for`, "give a smaller --size");
     }
     const clock = systemClock();
-    createVolume({ device, clock, random: systemRandom, label, blockCount });
+    const owner = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }; // who formats it can use it
+    createVolume({ device, clock, random: systemRandom, label, blockCount, owner });
     const { uuid } = openVolume({ device, clock, random: systemRandom, writable: false }).status();
     return { path, uuid, label, sizeBytes: blockCount * BLOCK_BYTES, blockCount };
   } finally {

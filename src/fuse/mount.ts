@@ -16,7 +16,8 @@
  * looks at DIR once it is mounted but children, and /proc/self/mountinfo, which asks no filesystem.
  *
  * Permissions are the kernel's business (default_permissions), with the modes and owners that we report; other users
- * than the one who mounted are let in (allow_other), as on any filesystem.
+ * than the one who mounted are let in (allow_other), as on any filesystem. An ordinary user mounts through fusermount3
+ * (kernel/fusermount.ts, loaded when it is needed), and lets others in where the administrator has allowed that.
  */
 import { spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync, realpathSync, statSync, writeFileSync } from "node:fs";
@@ -41,6 +42,8 @@ export interface Mounted {
   readonly directory: string;
 }
 
+/** Set anyway, so they may be asked for. For an ordinary user allow_other is a wish that can be refused. */
+const ALWAYS_SET = new Set(["allow_other", "default_permissions"]);
 /** What the transport sets itself. */
 const RESERVED_OPTIONS = /^(fd|rootmode|user_id|group_id|blksize|subtype|fsname|remount|bind|move)(=|$)/;
 
@@ -51,35 +54,44 @@ export async function mount({ source, directory, readOnly = false, options = [] 
   if (reserved !== undefined) throw new UserError("usage", `the mount option ${reserved} cannot be given`);
   const comma = options.find((option) => option.includes(","));
   if (comma !== undefined) throw new UserError("usage", `${comma} is more than one mount option`);
-  if (process.getuid?.() !== 0) {
-    throw new UserError("failed", `cannot mount on ${target}: only root can mount`, "run the command as root");
-  }
   checkMountPoint(target);
+  const descriptor = isRoot()
+    ? await mountAsRoot(source, target, [
+        readOnly ? "ro" : "rw",
+        ...options.filter((option) => !ALWAYS_SET.has(option)),
+      ])
+    : await mountAsUser(source, target, [
+        readOnly ? "ro" : "rw",
+        ...options.filter((option) => option !== "default_permissions"),
+      ]);
+  setReadahead(target);
+  return { descriptor, directory: target };
+}
+
+/** The source goes into the mount table as it is, whether a file of that name is found from here or not. */
+async function mountAsRoot(source: string, target: string, options: readonly string[]): Promise<number> {
   const descriptor = openFuse();
+  const set = ["fd=3", "rootmode=40000", "user_id=0", `group_id=${process.getgid?.() ?? 0}`, ...ALWAYS_SET];
+  const list = [...set, ...options].join(",");
   try {
-    const list = [
-      "fd=3",
-      "rootmode=40000",
-      `user_id=${process.getuid()}`,
-      `group_id=${process.getgid?.() ?? 0}`,
-      "allow_other",
-      "default_permissions",
-      readOnly ? "ro" : "rw",
-      ...options,
-    ];
-    const { status, errors } = await run(
-      "mount",
-      ["-i", "-t", MOUNT_TYPE, "-o", list.join(","), "--", source, target],
-      descriptor,
-    );
+    const args = ["-i", "-c", "-t", MOUNT_TYPE, "-o", list, "--", source, target];
+    const { status, errors } = await run("mount", args, descriptor);
     if (status !== 0)
       throw new UserError("failed", `cannot mount on ${target}: ${errors || `mount exited with ${status}`}`);
-    setReadahead(target);
-    return { descriptor, directory: target };
+    return descriptor;
   } catch (error) {
     closeSync(descriptor);
     throw error;
   }
+}
+
+async function mountAsUser(source: string, directory: string, options: readonly string[]): Promise<number> {
+  const fusermount = await import("./kernel/fusermount.ts");
+  return fusermount.mountAsUser({ source, subtype: MOUNT_TYPE.replace("fuse.", ""), directory, options });
+}
+
+function isRoot(): boolean {
+  return process.getuid?.() === 0;
 }
 
 export interface UnmountOptions {
@@ -95,13 +107,9 @@ export async function unmount(directory: string, { lazy = false, force = false }
   if (mountOf(target) === undefined) {
     throw new UserError("failed", `cannot unmount ${target}: nothing of Tidemark is mounted there`);
   }
-  const { status, errors } = await run("umount", [
-    "-i",
-    ...(lazy ? ["-l"] : []),
-    ...(force ? ["-f"] : []),
-    "--",
-    target,
-  ]);
+  const { status, errors } = isRoot()
+    ? await run("umount", ["-i", ...(lazy ? ["-l"] : []), ...(force ? ["-f"] : []), "--", target])
+    : await unmountAsUser(target, { lazy, force });
   if (status === 0) return;
   const isBusy = /busy/.test(errors);
   const hint = isBusy ? `find who uses it with: fuser -vm ${target}; or unmount with --lazy` : "";
@@ -110,6 +118,23 @@ export async function unmount(directory: string, { lazy = false, force = false }
     `cannot unmount ${target}: ${errors || `umount exited with ${status}`}`,
     hint,
   );
+}
+
+/** What a user has mounted: fusermount3 takes it away, and the kernel lets its owner cut the connection. */
+async function unmountAsUser(target: string, { lazy, force }: Required<UnmountOptions>): Promise<Ran> {
+  const fusermount = await import("./kernel/fusermount.ts");
+  if (force) abortConnection(target);
+  return fusermount.unmountAsUser(target, { lazy: lazy || force });
+}
+
+/** By way of the control filesystem of FUSE: where that is not mounted, a forced unmount is a lazy one. */
+function abortConnection(target: string): void {
+  const [, minor = ""] = mountOf(target)?.device.split(":") ?? [];
+  try {
+    writeFileSync(`/sys/fs/fuse/connections/${minor}/abort`, "1");
+  } catch {
+    // The connection ends with its last user.
+  }
 }
 
 export interface MountTableRow {

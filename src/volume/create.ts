@@ -37,6 +37,8 @@ export interface CreateOptions {
   readonly uuid?: Uint8Array;
   /** Default: the whole device. */
   readonly blockCount?: number;
+  /** Of the root directory. Default: root's. */
+  readonly owner?: { readonly uid: number; readonly gid: number };
 }
 
 const S_IFDIR = 0o040000;
@@ -55,6 +57,7 @@ export function createVolume({
   label = "",
   uuid = randomUuid(random),
   blockCount = device.blockCount,
+  owner = { uid: 0, gid: 0 },
 }: CreateOptions): void {
   if (blockCount < VOLUME_BLOCKS_MIN || blockCount > VOLUME_BLOCKS_MAX) {
     throw new UserError(
@@ -73,8 +76,8 @@ export function createVolume({
     const inode: Inode = {
       ino: ino(number),
       mode: number === ROOT_INO ? S_IFDIR | 0o755 : S_IFREG | 0o600,
-      uid: 0,
-      gid: 0,
+      uid: number === ROOT_INO ? owner.uid : 0,
+      gid: number === ROOT_INO ? owner.gid : 0,
       linkCount: number === ROOT_INO ? 2 : 1,
       rdev: 0,
       inline: false,
