@@ -5,12 +5,14 @@ import { SYMLINK_BYTES_MAX } from "../format/constants.ts";
 import { readFile, resizeFile } from "../tree/file-data.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import { getXattr, removeXattr, setXattr, xattrNames } from "../tree/xattr.ts";
+import { chmodAccessList, isAccessList, setAccessList } from "./access-list.ts";
 import { inodesBound } from "./bounds.ts";
 import { attributesReply, type Context, stampAccess, stampChange, writableInodes } from "./context.ts";
 import {
   type AttributeChanges,
   type AttributesReply,
   type FileSystem,
+  XATTR_CLEAR_SETGID,
   XATTR_CREATE,
   XATTR_REPLACE,
 } from "./file-system.ts";
@@ -86,10 +88,14 @@ export function attributeOperations(context: Context): AttributeOperations {
       const inode = states.inode(state, inoOf(node));
       inodes.reserve(inodesBound(inodes, 2), "write");
       inodes.markDirty(inode);
-      setXattr(inodes, inode, name, value, {
-        create: (flags & XATTR_CREATE) !== 0,
-        replace: (flags & XATTR_REPLACE) !== 0,
-      });
+      if (isAccessList(name)) {
+        setAccessList(inodes, inode, name, value, { clearSetGroupId: (flags & XATTR_CLEAR_SETGID) !== 0 });
+      } else {
+        setXattr(inodes, inode, name, value, {
+          create: (flags & XATTR_CREATE) !== 0,
+          replace: (flags & XATTR_REPLACE) !== 0,
+        });
+      }
       inode.ctime = clock.now();
     },
 
@@ -98,10 +104,16 @@ export function attributeOperations(context: Context): AttributeOperations {
       const state = states.of(node);
       const inodes = writableInodes(context, state);
       const inode = states.inode(state, inoOf(node));
-      if (inode.xattrIno === 0) throw NO_XATTR;
+      if (inode.xattrIno === 0) {
+        if (isAccessList(name)) return; // a list that is not there is removed: setfacl -b
+        throw NO_XATTR;
+      }
       inodes.reserve(inodesBound(inodes, 2), "delete");
       inodes.markDirty(inode);
-      if (!removeXattr(inodes, inode, name)) throw NO_XATTR;
+      if (!removeXattr(inodes, inode, name)) {
+        if (isAccessList(name)) return;
+        throw NO_XATTR;
+      }
       inode.ctime = clock.now();
     },
   };
@@ -123,6 +135,7 @@ function changeAttributes(
   const isChown = uid !== undefined || gid !== undefined;
   const isResized = sizeBytes !== undefined && sizeBytes !== inode.tree.sizeBytes;
   if (isChown || isResized || killPriv === true) dropCapability(inodes, inode);
+  if (mode !== undefined) chmodAccessList(inodes, inode, mode);
   if (isResized) {
     setSize(context, inodes, inode, sizeBytes);
     inode.mtime = now;

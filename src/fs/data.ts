@@ -10,7 +10,7 @@ import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import { killPrivileges, truncateAtOpen } from "./attributes.ts";
 import { inodesBound } from "./bounds.ts";
 import { type Context, entryOf, stampAccess, stampChange, writableInodes } from "./context.ts";
-import type { DurableAt, EmitEntry, Entry, FileSystem, Name, Opened } from "./file-system.ts";
+import type { Changed, DurableAt, EmitEntry, Entry, FileSystem, Name, Opened } from "./file-system.ts";
 import type { OpenInode } from "./handles.ts";
 import {
   FALLOC_FL_KEEP_SIZE,
@@ -39,6 +39,7 @@ type DataOperations = Pick<
   | "fsync"
   | "syncAll"
   | "allocate"
+  | "copyRange"
   | "seek"
   | "openDirectory"
   | "readDirectory"
@@ -47,9 +48,15 @@ type DataOperations = Pick<
 
 const DT_DIR = 4;
 const TWO_32 = 0x1_0000_0000;
+/** Copied in one go, so that others need not wait long; and read before it is written. */
+const COPY_BYTES_MAX = 8 << 20;
+const COPY_CHUNK_BYTES = 1 << 20;
+
+const BY_ROOT: Changed = { killPriv: false };
 
 export function dataOperations(context: Context): DataOperations {
   const { states, handles, clock, volume } = context;
+  let copyBuffer: Uint8Array | undefined;
 
   return {
     open(node, flags): Opened {
@@ -76,11 +83,7 @@ export function dataOperations(context: Context): DataOperations {
       const inode = states.inode(state, ino);
       if (length === 0) return;
       const isAppend = (flags & O_APPEND) !== 0 && !how.fromCache;
-      if (how.killPriv || inode.xattrIno !== 0) {
-        inodes.reserve(inodesBound(inodes, 2), "write");
-        inodes.markDirty(inode);
-        killPrivileges(inodes, inode, { setId: how.killPriv });
-      }
+      killWhatWritingKills(inodes, inode, how.killPriv);
       writeFile(inodes, inode, isAppend ? inode.tree.sizeBytes : offset, from, fromOffset, length);
       stampChange(inode, clock.now());
     },
@@ -94,12 +97,42 @@ export function dataOperations(context: Context): DataOperations {
 
     syncAll: () => durableAt(context),
 
-    allocate(handle, mode, offset, length): void {
+    allocate(handle, mode, offset, length, how: Changed = BY_ROOT): void {
       const { state, ino } = handles.file(handle);
       const inodes = writableInodes(context, state);
       const inode = states.inode(state, ino);
+      checkAllocation(mode, offset, length);
+      killWhatWritingKills(inodes, inode, how.killPriv);
       allocate(inodes, inode, mode, offset, length);
       stampChange(inode, clock.now());
+    },
+
+    copyRange(from, fromOffset, into, intoOffset, length, how: Changed = BY_ROOT): number {
+      const source = handles.file(from);
+      const target = handles.file(into);
+      const sourceInodes = states.inodesOf(source.state);
+      const inodes = writableInodes(context, target.state);
+      const sourceInode = states.inode(source.state, source.ino);
+      const inode = states.inode(target.state, target.ino);
+      const count = Math.min(length, COPY_BYTES_MAX, sourceInode.tree.sizeBytes - fromOffset);
+      if (count <= 0) return 0;
+      copyBuffer ??= new Uint8Array(COPY_CHUNK_BYTES);
+      let done = 0;
+      try {
+        while (done < count) {
+          const some = Math.min(count - done, COPY_CHUNK_BYTES);
+          readFile(sourceInodes, sourceInode, fromOffset + done, some, copyBuffer, 0);
+          if (done === 0) killWhatWritingKills(inodes, inode, how.killPriv);
+          writeFile(inodes, inode, intoOffset + done, copyBuffer, 0, some);
+          done += some;
+        }
+      } catch (error) {
+        if (done === 0) throw error;
+        // The rest is asked for again, and fails then.
+      }
+      stampChange(inode, clock.now());
+      stampAccess(context, source.state, sourceInode);
+      return done;
     },
 
     seek(handle, offset, whence): number {
@@ -159,18 +192,34 @@ function checkNotDoomed(state: State, inode: Inode): void {
   }
 }
 
-function allocate(inodes: InodeFile, inode: Inode, mode: number, offset: number, length: number): void {
+/** What writing takes away from a file. Changes nothing when it throws. */
+function killWhatWritingKills(inodes: InodeFile, inode: Inode, setId: boolean): void {
+  if (!setId && inode.xattrIno === 0) return;
+  inodes.reserve(inodesBound(inodes, 2), "write");
+  inodes.markDirty(inode);
+  killPrivileges(inodes, inode, { setId });
+}
+
+function checkAllocation(mode: number, offset: number, length: number): void {
   if (offset < 0 || length <= 0) throw new FsError("EINVAL", "a range of at least one byte expected");
   if (offset + length > FILE_BYTES_MAX) throw new FsError("EFBIG", `a file has at most ${FILE_BYTES_MAX} bytes`);
+  const what = mode & ~FALLOC_FL_KEEP_SIZE;
+  if (what === FALLOC_FL_PUNCH_HOLE && what === mode) {
+    throw new FsError("EOPNOTSUPP", "a hole is punched without changing the size");
+  }
+  if (![0, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE].includes(what)) {
+    throw new FsError("EOPNOTSUPP", `fallocate mode ${mode}`);
+  }
+}
+
+function allocate(inodes: InodeFile, inode: Inode, mode: number, offset: number, length: number): void {
   const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
   const what = mode & ~FALLOC_FL_KEEP_SIZE;
   const end = offset + length;
   if (what === FALLOC_FL_PUNCH_HOLE) {
-    if (!keepSize) throw new FsError("EOPNOTSUPP", "a hole is punched without changing the size");
     punchHole(inodes, inode, offset, length);
     return;
   }
-  if (what !== 0 && what !== FALLOC_FL_ZERO_RANGE) throw new FsError("EOPNOTSUPP", `fallocate mode ${mode}`);
   // Blocks get their places when they are written, so all that can be promised is that there is room now.
   inodes.reserve(Math.ceil(length / BLOCK_BYTES) + inodesBound(inodes, 1), "write");
   inodes.markDirty(inode);

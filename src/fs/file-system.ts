@@ -26,6 +26,8 @@ export type Name = Brand<string, "Name">;
 export interface Caller {
   readonly uid: number;
   readonly gid: number;
+  /** To be taken from the mode of a new file, unless a default access list decides. Absent: that has been done. */
+  readonly umask?: number;
 }
 
 export interface Attributes {
@@ -103,6 +105,13 @@ export const RENAME_EXCHANGE = 2;
 /** Flags of setxattr(2). */
 export const XATTR_CREATE = 1;
 export const XATTR_REPLACE = 2;
+/** Of ours: who sets an access list is not of the file's group, so set-group-id goes. */
+export const XATTR_CLEAR_SETGID = 1 << 16;
+
+/** Who changes contents may not leave set-user-id and set-group-id on (`killPriv`). */
+export interface Changed {
+  readonly killPriv: boolean;
+}
 
 /** A CP that must be committed before the reply goes out; 0: reply at once. */
 export type DurableAt = CpCount | 0;
@@ -145,8 +154,16 @@ export interface FileSystem {
   fsync(handle: Handle): DurableAt;
   /** Durable everything. */
   syncAll(): DurableAt;
-  /** fallocate(2) with its mode bits; EOPNOTSUPP for those it does not have. */
-  allocate(handle: Handle, mode: number, offset: number, length: number): void;
+  /**
+   * fallocate(2) with its mode bits; EOPNOTSUPP for those it does not have. Blocks get their places when they are written:
+   * ENOSPC says that there is no room for the range now, success that there was.
+   */
+  allocate(handle: Handle, mode: number, offset: number, length: number, how?: Changed): void;
+  /**
+   * copy_file_range(2): returns how many bytes were copied, fewer at the end of the source, or when it is much, or when
+   * only a part could be. 0: nothing is left.
+   */
+  copyRange(from: Handle, fromOffset: number, into: Handle, intoOffset: number, length: number, how?: Changed): number;
   /** lseek(2) SEEK_DATA (3) and SEEK_HOLE (4); ENXIO beyond the end. */
   seek(handle: Handle, offset: number, whence: number): number;
 

@@ -13,6 +13,8 @@ export const S_ISGID = 0o2000;
 export const S_IXGRP = 0o0010;
 /** What chmod can change. */
 export const MODE_BITS = 0o7777;
+/** Read, write and execute, of owner, group and others. */
+export const PERMISSION_BITS = 0o777;
 
 export const O_ACCMODE = 0o3;
 export const O_RDONLY = 0;

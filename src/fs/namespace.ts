@@ -10,6 +10,8 @@ import { type DirectoryEntry, insertEntry, lookupEntry, removeEntry } from "../t
 import { DirectoryFile } from "../tree/directory-file.ts";
 import { resizeFile, writeFile } from "../tree/file-data.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
+import { freeXattrs } from "../tree/xattr.ts";
+import { giveLists, inheritedLists, withoutUmask } from "./access-list.ts";
 import { inodeMapBound, inodesBound, insertBound, removeBound } from "./bounds.ts";
 import { type Context, entryOf, stampChange, writableInodes } from "./context.ts";
 import {
@@ -144,13 +146,17 @@ export function nameOperations(context: Context): NameOperations {
       const dir = states.directory(state, inoOf(parent));
       const orphans = context.orphans();
       inodes.reserve(inodeMapBound(inodes) + orphans.bound(), "write");
+      const asked = S_IFREG | (mode & MODE_BITS);
+      const inherited = inheritedLists(inodes, dir, asked);
       const inode = inodes.allocate();
-      inode.mode = S_IFREG | (mode & MODE_BITS);
+      inode.mode = inherited?.mode ?? withoutUmask(asked, caller);
       own(inode, dir, caller);
       stampBirth(context, inode);
       try {
+        if (inherited !== undefined) giveLists(inodes, inode, inherited);
         orphans.adopt(inode, { linkable: (flags & O_EXCL) === 0 });
       } catch (error) {
+        freeXattrs(inodes, inode);
         inodes.free(inode);
         throw error;
       }
@@ -256,20 +262,23 @@ function addNew(context: Context, place: Place, name: Name, what: NewInode): Ino
   const isSubdirectory = isDirectory(what.mode);
   if (isSubdirectory) checkSubdirectoryFits(dir);
   inodes.reserve(insertBound(file) + inodeMapBound(inodes) + inodesBound(inodes, 2) + SYMLINK_BLOCKS, "write");
+  const inherited = inheritedLists(inodes, dir, what.mode);
   inodes.markDirty(dir);
   const inode = inodes.allocate();
-  inode.mode = what.mode;
+  inode.mode = inherited?.mode ?? withoutUmask(what.mode, what.caller);
   inode.linkCount = isSubdirectory ? 2 : 1;
   inode.rdev = what.rdev ?? 0;
   if (isSubdirectory) inode.parent = dir.ino;
   own(inode, dir, what.caller);
   stampBirth(context, inode);
   try {
+    if (inherited !== undefined) giveLists(inodes, inode, inherited);
     if (what.target !== undefined) writeFile(inodes, inode, 0, what.target, 0, what.target.length);
     insertEntry(file, inodes.hashSeed, name, inode.ino, entryTypeOf(inode.mode));
   } catch (error) {
     // Nobody has seen the new inode.
     if (inode.tree.sizeBytes > 0) resizeFile(inodes, inode, 0);
+    freeXattrs(inodes, inode);
     inodes.free(inode);
     throw error;
   }

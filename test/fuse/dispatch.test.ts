@@ -5,7 +5,7 @@ import { manualClock } from "../../src/core/clock.ts";
 import { CorruptionError, errnoOf } from "../../src/core/errors.ts";
 import { cpCount } from "../../src/core/numbers.ts";
 import type { FileSystem, Handle, NodeId } from "../../src/fs/file-system.ts";
-import { ROOT_NODE } from "../../src/fs/file-system.ts";
+import { ROOT_NODE, XATTR_CLEAR_SETGID } from "../../src/fs/file-system.ts";
 import * as abi from "../../src/fuse/kernel/abi.ts";
 import { opcode, replyHeader, requestHeader } from "../../src/fuse/kernel/abi.ts";
 import { type Connection, makeConnection } from "../../src/fuse/kernel/connection.ts";
@@ -99,7 +99,8 @@ test("INIT agrees on the lesser minor version and on flags that were offered", (
   assert.deepEqual([reply.major, reply.minor, reply.writeBytesMax, reply.pagesMax], [7, 41, 1048576, 256]);
   assert.equal(reply.timeGranularityNs, 1);
   assert.notEqual(reply.flags & abi.initFlag.WRITEBACK_CACHE, 0);
-  assert.equal(reply.flags & (abi.initFlag.POSIX_ACL | abi.initFlag.DONT_MASK), 0);
+  const together = abi.initFlag.POSIX_ACL | abi.initFlag.DONT_MASK; // or no default access list comes before the umask
+  assert.equal(reply.flags & together, together);
   assert.equal(connection.writebackCache, true);
 });
 
@@ -134,26 +135,73 @@ test("nothing is served before INIT", () => {
 test("unknown operations are ENOSYS, and so are those the kernel can do by itself", () => {
   const { connection } = makeServer();
   init(connection);
-  const { ACCESS, FLUSH, GETLK, SETLK, POLL, BMAP, COPY_FILE_RANGE, INTERRUPT } = opcode;
-  for (const code of [
-    0,
-    7,
-    19,
-    54,
-    4096,
-    0xffff_ffff,
-    ACCESS,
-    FLUSH,
-    GETLK,
-    SETLK,
-    POLL,
-    BMAP,
-    COPY_FILE_RANGE,
-    INTERRUPT,
-  ]) {
+  const { ACCESS, FLUSH, GETLK, SETLK, POLL, BMAP, INTERRUPT } = opcode;
+  for (const code of [0, 7, 19, 54, 4096, 0xffff_ffff, ACCESS, FLUSH, GETLK, SETLK, POLL, BMAP, INTERRUPT]) {
     assert.equal(ask(connection, code, new Uint8Array(64))?.error, errnoOf("ENOSYS"), `opcode ${code}`);
   }
   assert.equal(ask(connection, opcode.IOCTL, new Uint8Array(32))?.error, errnoOf("ENOTTY"));
+});
+
+const modeOf = (answer: Answer | undefined): number =>
+  abi.entryReply.decode((answer as Answer).view, 0).attributes.mode & 0o7777;
+
+test("what is made is masked by the umask of the request, which the kernel does not apply", () => {
+  const { connection } = makeServer();
+  init(connection);
+  const umask = 0o027;
+  const mkdir = record(abi.mkdirRequest, { mode: 0o40777, umask }, "d\0");
+  assert.equal(modeOf(ask(connection, opcode.MKDIR, mkdir)), 0o750);
+  const mknod = record(abi.mknodRequest, { mode: 0o10666, rdev: 0, umask, padding: 0 }, "p\0");
+  assert.equal(modeOf(ask(connection, opcode.MKNOD, mknod)), 0o640);
+  const create = record(abi.createRequest, { flags: 2, mode: 0o106777, umask, openFlags: 0 }, "f\0");
+  assert.equal(modeOf(ask(connection, opcode.CREATE, create)), 0o6750);
+  const unnamed = record(abi.createRequest, { flags: 2, mode: 0o100666, umask, openFlags: 0 }, "/\0");
+  assert.equal(modeOf(ask(connection, opcode.TMPFILE, unnamed)), 0o640);
+});
+
+test("access lists are served where the kernel enforces them, other names of the system never", () => {
+  const list = { sizeBytes: 4, flags: 0, setxattrFlags: abi.SETXATTR_ACL_KILL_SGID, padding: 0 };
+  for (const enforced of [true, false]) {
+    const set: number[] = [];
+    const setXattr: FileSystem["setXattr"] = (_node, _name, _value, flags) => void set.push(flags);
+    const { connection } = makeServer({ setXattr });
+    init(connection, { flags: enforced ? ALL_FLAGS : ALL_FLAGS & ~abi.initFlag.POSIX_ACL });
+    const answers = ["system.posix_acl_access", "system.posix_acl_default", "system.nfs4_acl"].map(
+      (name) => ask(connection, opcode.SETXATTR, record(abi.setxattrRequest, list, `${name}\0abcd`))?.error,
+    );
+    const refused = errnoOf("EOPNOTSUPP");
+    assert.deepEqual(answers, enforced ? [0, 0, refused] : [refused, refused, refused]);
+    assert.deepEqual(set, enforced ? [XATTR_CLEAR_SETGID, XATTR_CLEAR_SETGID] : []);
+  }
+});
+
+test("a range is copied, however the kernel asks, and a length beyond all numbers is cut", () => {
+  const asked: number[] = [];
+  const { connection } = makeServer({
+    copyRange(_from, fromOffset, _into, intoOffset, length, how) {
+      asked.push(fromOffset, intoOffset, length, how?.killPriv === true ? 1 : 0);
+      return 5;
+    },
+  });
+  init(connection);
+  const request = {
+    fromHandle: 1 as Handle,
+    fromOffset: 10,
+    intoNode: ROOT_NODE,
+    intoHandle: 2 as Handle,
+    intoOffset: 20,
+    lengthBytes: 2 ** 63,
+    flags: 0,
+  };
+  const plain = ask(connection, opcode.COPY_FILE_RANGE, record(abi.copyRequest, request));
+  assert.equal(abi.writeReply.decode((plain as Answer).view, 0).sizeBytes, 5);
+  const far = ask(connection, opcode.COPY_FILE_RANGE_64, record(abi.copyRequest, request));
+  assert.equal(abi.copyReply.decode((far as Answer).view, 0).copiedBytes, 5);
+  assert.deepEqual(asked, [10, 20, 0x4000_0000, 1, 10, 20, 0x4000_0000, 1], "and by an ordinary user");
+  const flagged = ask(connection, opcode.COPY_FILE_RANGE, record(abi.copyRequest, { ...request, flags: 1 }));
+  assert.equal(flagged?.error, errnoOf("EINVAL"));
+  const beyond = ask(connection, opcode.COPY_FILE_RANGE, record(abi.copyRequest, { ...request, intoOffset: 2 ** 60 }));
+  assert.equal(beyond?.error, errnoOf("EFBIG"));
 });
 
 test("a request that lies about its length, its names or its node is refused", () => {

@@ -78,7 +78,7 @@ export function memoryFileSystem({ clock, durableAt = () => 0 }: MemoryFileSyste
     const now = clock.now();
     return {
       ino,
-      mode,
+      mode: (mode & S_IFMT) === S_IFLNK ? mode : mode & ~(caller.umask ?? 0),
       uid: caller.uid,
       gid: caller.gid,
       rdev: 0,
@@ -182,7 +182,7 @@ export function memoryFileSystem({ clock, durableAt = () => 0 }: MemoryFileSyste
   function add(parent: Node, name: string, mode: number, caller: Fs.Caller): Node {
     checkFree(parent, name);
     const inheritsGroup = (parent.mode & S_ISGID) !== 0;
-    const owner = inheritsGroup ? { uid: caller.uid, gid: parent.gid } : caller;
+    const owner = inheritsGroup ? { ...caller, gid: parent.gid } : caller;
     const inherited = inheritsGroup && (mode & S_IFMT) === S_IFDIR ? mode | S_ISGID : mode;
     const node = makeNode(nextIno++, inherited, owner, parent.ino);
     nodes.set(node.ino, node);
@@ -383,6 +383,12 @@ export function memoryFileSystem({ clock, durableAt = () => 0 }: MemoryFileSyste
       else if ((mode & ~KEEP_SIZE) !== 0) throw new FsError("EOPNOTSUPP", `fallocate mode ${mode}`);
       if ((mode & KEEP_SIZE) === 0 && offset + length > node.sizeBytes) node.sizeBytes = offset + length;
       touch(node);
+    },
+    copyRange(from, fromOffset, into, intoOffset, length, how): number {
+      const data = new Uint8Array(Math.max(0, Math.min(length, opened(from).sizeBytes - fromOffset)));
+      const count = this.read(from, fromOffset, data.length, data, 0);
+      this.write(into, intoOffset, data, 0, count, { fromCache: false, killPriv: how?.killPriv === true });
+      return count;
     },
     seek(handle, offset, whence): number {
       const node = opened(handle);

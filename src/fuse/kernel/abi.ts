@@ -272,12 +272,26 @@ export const fsyncRequest = struct(16, { handle, flags: u32, padding: u32 });
 /** The kernel sends the first 8 bytes only, unless SETXATTR_EXT was agreed. */
 export const setxattrRequest = struct(16, { sizeBytes: u32, flags: u32, setxattrFlags: u32, padding: u32 });
 export const SETXATTR_SHORT_BYTES = 8;
+/** A bit of `setxattrFlags`. */
+export const SETXATTR_ACL_KILL_SGID = 1 << 0;
 export const getxattrRequest = struct(8, { sizeBytes: u32, padding: u32 });
 export const getxattrReply = struct(8, { sizeBytes: u32, padding: u32 });
 
 export const fallocateRequest = struct(32, { handle, offset: u64, lengthBytes: u64, mode: u32, padding: u32 });
 export const lseekRequest = struct(24, { handle, offset: u64, whence: u32, padding: u32 });
 export const lseekReply = struct(8, { offset: u64 });
+
+/** COPY_FILE_RANGE and COPY_FILE_RANGE_64: the same question, answered by a writeReply and a copyReply. */
+export const copyRequest = struct(56, {
+  fromHandle: handle,
+  fromOffset: u64,
+  intoNode: nodeId,
+  intoHandle: handle,
+  intoOffset: u64,
+  lengthBytes: u64,
+  flags: u64,
+});
+export const copyReply = struct(8, { copiedBytes: u64 });
 
 /** Followed by the name, padded with zeros to a multiple of 8 bytes. */
 export const directoryEntry = struct(24, { ino: u64, cookie: u64, nameBytes: u32, type: u32 });

@@ -41,11 +41,13 @@ const WANTED =
   initFlag.ATOMIC_O_TRUNC |
   initFlag.EXPORT_SUPPORT |
   initFlag.BIG_WRITES |
+  initFlag.DONT_MASK |
   initFlag.DO_READDIRPLUS |
   initFlag.READDIRPLUS_AUTO |
   initFlag.ASYNC_DIO |
   initFlag.WRITEBACK_CACHE |
   initFlag.PARALLEL_DIROPS |
+  initFlag.POSIX_ACL |
   initFlag.MAX_PAGES |
   initFlag.CACHE_SYMLINKS |
   initFlag.HANDLE_KILLPRIV_V2 |
@@ -76,6 +78,8 @@ export interface Connection {
   /** Agreed at INIT. */
   initialized: boolean;
   writebackCache: boolean;
+  /** The kernel enforces access lists. */
+  posixAcl: boolean;
   setxattrRequestBytes: number;
 
   /** Of the request in hand: its length, its node, and how far its arguments have been read. */
@@ -126,6 +130,7 @@ export function makeConnection(options: ConnectionOptions): Connection {
     directory: makeDirectoryPacker(reply, replyView),
     initialized: false,
     writebackCache: false,
+    posixAcl: false,
     setxattrRequestBytes: SETXATTR_SHORT_BYTES,
     requestBytes: 0,
     node: 0 as NodeId,
@@ -159,6 +164,7 @@ export function negotiate(connection: Connection, at: number, into: number): num
 
   connection.initialized = !isNewerMajor;
   connection.writebackCache = (flags & initFlag.WRITEBACK_CACHE) !== 0;
+  connection.posixAcl = (flags & initFlag.POSIX_ACL) !== 0;
   connection.setxattrRequestBytes = (flags & initFlag.SETXATTR_EXT) === 0 ? SETXATTR_SHORT_BYTES : setxattrRequest.size;
   initReply.encode(replyView, into, {
     major: KERNEL_MAJOR,

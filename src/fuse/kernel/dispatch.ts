@@ -10,12 +10,29 @@
  * So every request is answered, once, before the next one is read, or is held for its consistency point.
  */
 import { CorruptionError, errnoOf, FsError } from "../../core/errors.ts";
-import type { Entry, FileSystem, NodeId, Opened } from "../../fs/file-system.ts";
+import { isAccessList } from "../../fs/access-list.ts";
+import {
+  type Changed,
+  type Entry,
+  type FileSystem,
+  type NodeId,
+  type Opened,
+  XATTR_CLEAR_SETGID,
+} from "../../fs/file-system.ts";
 import * as abi from "./abi.ts";
 import { opcode, replyHeader, requestHeader } from "./abi.ts";
 import { type Connection, negotiate, PAYLOAD_BYTES_MAX } from "./connection.ts";
 import { putAttributesReply, putEntry, putHeader, putOpened, putStatus, putStatx } from "./replies.ts";
-import { attributeChanges, callerOf, checkedNode, checkedOffset, takeBytes, takeName, takeString } from "./requests.ts";
+import {
+  attributeChanges,
+  callerOf,
+  checkedNode,
+  checkedOffset,
+  makerOf,
+  takeBytes,
+  takeName,
+  takeString,
+} from "./requests.ts";
 
 /** Where the arguments of a request, and the body of a reply, begin. */
 const ARGUMENTS = requestHeader.size;
@@ -50,6 +67,10 @@ const HOW_WRITTEN = [
   { fromCache: false, killPriv: true },
   { fromCache: true, killPriv: true },
 ] as const;
+/** Longer ranges are cut: what was done is told. */
+const LENGTH_MAX = 0x4000_0000;
+const BY_ROOT: Changed = { killPriv: false };
+const BY_USER: Changed = { killPriv: true };
 const PLAIN = { plus: false } as const;
 const PLUS = { plus: true } as const;
 
@@ -100,6 +121,8 @@ const rows: readonly (Row | undefined)[] = table([
   [opcode.SYNCFS, "SYNCFS", 0, syncAll],
   [opcode.FALLOCATE, "FALLOCATE", abi.fallocateRequest.size, allocate],
   [opcode.LSEEK, "LSEEK", abi.lseekRequest.size, seek],
+  [opcode.COPY_FILE_RANGE, "COPY_FILE_RANGE", abi.copyRequest.size, copy],
+  [opcode.COPY_FILE_RANGE_64, "COPY_FILE_RANGE_64", abi.copyRequest.size, copyFar],
 
   [opcode.OPENDIR, "OPENDIR", abi.openRequest.size, openDirectory],
   [opcode.READDIR, "READDIR", abi.readRequest.size, readDirectory],
@@ -113,7 +136,7 @@ const rows: readonly (Row | undefined)[] = table([
   [opcode.SETXATTR, "SETXATTR", 0, setXattr],
   [opcode.REMOVEXATTR, "REMOVEXATTR", 0, removeXattr],
 
-  // Locks of both kinds, poll, bmap, copy_file_range and the rest: ENOSYS, and the kernel does it by itself.
+  // Locks of both kinds, poll, bmap and the rest: ENOSYS, and the kernel does it by itself.
   [opcode.IOCTL, "IOCTL", 0, () => -ENOTTY],
 ]);
 
@@ -218,18 +241,18 @@ function setAttributes(connection: Connection, fs: FileSystem, view: DataView): 
   return putAttributesReply(connection.replyView, BODY, fs.setAttributes(node, changes, callerOf(connection)));
 }
 
-// Modes come with the caller's umask applied, because DONT_MASK was not agreed.
-
 function makeNode(connection: Connection, fs: FileSystem, view: DataView): number {
   const { get } = abi.mknodRequest;
   const mode = get.mode(view, ARGUMENTS);
   const rdev = get.rdev(view, ARGUMENTS);
-  return entry(connection, fs.makeNode(connection.node, takeName(connection), mode, rdev, callerOf(connection)));
+  const maker = makerOf(connection, get.umask(view, ARGUMENTS));
+  return entry(connection, fs.makeNode(connection.node, takeName(connection), mode, rdev, maker));
 }
 
 function makeDirectory(connection: Connection, fs: FileSystem, view: DataView): number {
   const mode = abi.mkdirRequest.get.mode(view, ARGUMENTS);
-  return entry(connection, fs.makeDirectory(connection.node, takeName(connection), mode, callerOf(connection)));
+  const maker = makerOf(connection, abi.mkdirRequest.get.umask(view, ARGUMENTS));
+  return entry(connection, fs.makeDirectory(connection.node, takeName(connection), mode, maker));
 }
 
 function link(connection: Connection, fs: FileSystem, view: DataView): number {
@@ -264,7 +287,8 @@ function create(connection: Connection, fs: FileSystem, view: DataView): number 
   const mode = abi.createRequest.get.mode(view, ARGUMENTS);
   const name = takeName(connection);
   try {
-    const made = fs.create(node, name, mode, handleFlags(connection, flags), callerOf(connection));
+    const maker = makerOf(connection, abi.createRequest.get.umask(view, ARGUMENTS));
+    const made = fs.create(node, name, mode, handleFlags(connection, flags), maker);
     noteWriter(connection, made, made.nodeId, flags);
     return entryAndHandle(connection, made);
   } catch (error) {
@@ -289,7 +313,8 @@ function openExisting(connection: Connection, fs: FileSystem, found: Entry, flag
 function createUnnamed(connection: Connection, fs: FileSystem, view: DataView): number {
   const flags = abi.createRequest.get.flags(view, ARGUMENTS);
   const mode = abi.createRequest.get.mode(view, ARGUMENTS);
-  const made = fs.createUnnamed(connection.node, mode, handleFlags(connection, flags), callerOf(connection));
+  const maker = makerOf(connection, abi.createRequest.get.umask(view, ARGUMENTS));
+  const made = fs.createUnnamed(connection.node, mode, handleFlags(connection, flags), maker);
   noteWriter(connection, made, made.nodeId, flags);
   return entryAndHandle(connection, made);
 }
@@ -318,16 +343,14 @@ function read({ reply }: Connection, fs: FileSystem, view: DataView): number {
 
 function write(connection: Connection, fs: FileSystem, view: DataView): number {
   const { get } = abi.writeRequest;
-  const { request, replyView, at, requestBytes } = connection;
+  const { request, at, requestBytes } = connection;
   const length = get.sizeBytes(view, ARGUMENTS);
   if (length > requestBytes - at) return -EINVAL;
   const flags = get.writeFlags(view, ARGUMENTS);
   const fromCache = (flags & abi.WRITE_CACHE) === 0 ? 0 : 1;
   const how = HOW_WRITTEN[fromCache + ((flags & abi.WRITE_KILL_SUIDGID) === 0 ? 0 : 2)] ?? HOW_WRITTEN[0];
   fs.write(get.handle(view, ARGUMENTS), checkedOffset(get.offset(view, ARGUMENTS)), request, at, length, how);
-  abi.writeReply.set.sizeBytes(replyView, BODY, length);
-  abi.writeReply.set.padding(replyView, BODY, 0);
-  return abi.writeReply.size;
+  return putWritten(connection, length);
 }
 
 function release({ writers }: Connection, fs: FileSystem, view: DataView): void {
@@ -346,12 +369,43 @@ function syncAll(connection: Connection, fs: FileSystem): number {
   return 0;
 }
 
-function allocate(_: Connection, fs: FileSystem, view: DataView): void {
+function allocate(connection: Connection, fs: FileSystem, view: DataView): void {
   const { get } = abi.fallocateRequest;
   const offset = checkedOffset(get.offset(view, ARGUMENTS));
   const length = checkedOffset(get.lengthBytes(view, ARGUMENTS));
   checkedOffset(offset + length);
-  fs.allocate(get.handle(view, ARGUMENTS), get.mode(view, ARGUMENTS), offset, length);
+  fs.allocate(get.handle(view, ARGUMENTS), get.mode(view, ARGUMENTS), offset, length, howChanged(connection));
+}
+
+/** The kernel has written back what it holds of the source, and drops what it holds of the target. */
+function copyRange(connection: Connection, fs: FileSystem, view: DataView): number {
+  const { get } = abi.copyRequest;
+  const fromOffset = checkedOffset(get.fromOffset(view, ARGUMENTS));
+  const intoOffset = checkedOffset(get.intoOffset(view, ARGUMENTS));
+  const length = Math.min(get.lengthBytes(view, ARGUMENTS), LENGTH_MAX);
+  if (get.flags(view, ARGUMENTS) !== 0) throw new FsError("EINVAL", "flags of copy_file_range");
+  const from = get.fromHandle(view, ARGUMENTS);
+  return fs.copyRange(from, fromOffset, get.intoHandle(view, ARGUMENTS), intoOffset, length, howChanged(connection));
+}
+
+function copy(connection: Connection, fs: FileSystem, view: DataView): number {
+  return putWritten(connection, copyRange(connection, fs, view));
+}
+
+function copyFar(connection: Connection, fs: FileSystem, view: DataView): number {
+  abi.copyReply.set.copiedBytes(connection.replyView, BODY, copyRange(connection, fs, view));
+  return abi.copyReply.size;
+}
+
+/** These requests do not say whether set-user-id must go, as WRITE does: it does unless root asks. */
+function howChanged({ requestView: view }: Connection): Changed {
+  return requestHeader.get.uid(view, 0) === 0 ? BY_ROOT : BY_USER;
+}
+
+function putWritten({ replyView }: Connection, sizeBytes: number): number {
+  abi.writeReply.set.sizeBytes(replyView, BODY, sizeBytes);
+  abi.writeReply.set.padding(replyView, BODY, 0);
+  return abi.writeReply.size;
 }
 
 /**
@@ -399,16 +453,16 @@ function releaseDirectory(_: Connection, fs: FileSystem, view: DataView): void {
 }
 
 /**
- * Names of the system namespace are refused: without POSIX_ACL the kernel would keep access lists for us and not
- * enforce them, which is worse than to have none.
+ * Of the system namespace there are access lists and no more; and these where the kernel enforces them (POSIX_ACL), for
+ * lists that nobody heeds are worse than none.
  */
-function isRefusedXattr(name: string): boolean {
-  return name.startsWith("system.");
+function isRefusedXattr({ posixAcl }: Connection, name: string): boolean {
+  return name.startsWith("system.") && !(posixAcl && isAccessList(name));
 }
 
 function getXattr(connection: Connection, fs: FileSystem, view: DataView): number {
   const name = takeName(connection);
-  if (isRefusedXattr(name)) return -EOPNOTSUPP;
+  if (isRefusedXattr(connection, name)) return -EOPNOTSUPP;
   return probed(connection, fs.getXattr(connection.node, name), abi.getxattrRequest.get.sizeBytes(view, ARGUMENTS));
 }
 
@@ -429,17 +483,19 @@ function setXattr(connection: Connection, fs: FileSystem, view: DataView): numbe
   if (ARGUMENTS + connection.setxattrRequestBytes > connection.requestBytes) return -EINVAL;
   const { get } = abi.setxattrRequest;
   const sizeBytes = get.sizeBytes(view, ARGUMENTS);
-  const flags = get.flags(view, ARGUMENTS);
+  const isLong = connection.setxattrRequestBytes > abi.SETXATTR_SHORT_BYTES;
+  const clearSetGid = isLong && (get.setxattrFlags(view, ARGUMENTS) & abi.SETXATTR_ACL_KILL_SGID) !== 0;
+  const flags = get.flags(view, ARGUMENTS) | (clearSetGid ? XATTR_CLEAR_SETGID : 0);
   connection.at = ARGUMENTS + connection.setxattrRequestBytes;
   const name = takeName(connection);
-  if (isRefusedXattr(name)) return -EOPNOTSUPP;
+  if (isRefusedXattr(connection, name)) return -EOPNOTSUPP;
   fs.setXattr(connection.node, name, takeBytes(connection, sizeBytes), flags);
   return 0;
 }
 
 function removeXattr(connection: Connection, fs: FileSystem): number {
   const name = takeName(connection);
-  if (isRefusedXattr(name)) return -EOPNOTSUPP;
+  if (isRefusedXattr(connection, name)) return -EOPNOTSUPP;
   fs.removeXattr(connection.node, name);
   return 0;
 }

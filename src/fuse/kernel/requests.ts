@@ -42,6 +42,11 @@ export function callerOf({ requestView: view }: Connection): Caller {
   return { uid: requestHeader.get.uid(view, 0), gid: requestHeader.get.gid(view, 0) };
 }
 
+/** Who makes a file. The kernel leaves the umask to us (DONT_MASK): a default access list comes before it. */
+export function makerOf({ requestView: view }: Connection, umask: number): Caller {
+  return { uid: requestHeader.get.uid(view, 0), gid: requestHeader.get.gid(view, 0), umask };
+}
+
 /** A node id other than the header's. */
 export function checkedNode(node: NodeId): NodeId {
   if (node > Number.MAX_SAFE_INTEGER || node === 0) throw new FsError("ESTALE", "no such node id");
