@@ -54,19 +54,38 @@ export async function connectAll(volume?: string): Promise<readonly ControlClien
   return clients.toSorted((a, b) => (a.socket.pid ?? 0) - (b.socket.pid ?? 0));
 }
 
-/** The status of all daemons of this volume or of this host. One that ends meanwhile is left out. */
-export async function daemonStatuses(volume?: string): Promise<readonly DaemonStatus[]> {
-  const statuses: DaemonStatus[] = [];
-  for (const client of await connectAll(volume)) {
-    try {
-      statuses.push(await client.call("status", {}));
-    } catch (error) {
-      if (!(error instanceof UserError) || error.failure !== "unreachable") throw error;
-    } finally {
-      client.close();
-    }
+/** How long a daemon may take to tell its status: it answers at once, even when its disk hangs. */
+const STATUS_MS_MAX = 8000;
+
+export interface DaemonStatuses {
+  readonly mounts: readonly DaemonStatus[];
+  /** Sockets of daemons that do not answer: stopped, or stuck. */
+  readonly silent: readonly string[];
+}
+
+/** The status of all daemons of this volume or of this host, asked side by side. One that ends meanwhile is left out. */
+export async function daemonStatuses(volume?: string): Promise<DaemonStatuses> {
+  const clients = await connectAll(volume);
+  const answers = await Promise.all(clients.map((client) => statusInTime(client)));
+  const mounts = answers.filter((answer) => typeof answer === "object");
+  const silent = clients.filter((_, i) => answers[i] === "silent").map(({ socket }) => socket.path);
+  return { mounts, silent };
+}
+
+async function statusInTime(client: ControlClient): Promise<DaemonStatus | "silent" | "gone"> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<"silent">((resolve) => {
+    timer = setTimeout(() => resolve("silent"), STATUS_MS_MAX);
+  });
+  try {
+    return await Promise.race([client.call("status", {}), late]);
+  } catch (error) {
+    if (error instanceof UserError && error.failure === "unreachable") return "gone";
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    client.close();
   }
-  return statuses;
 }
 
 /** Connects; undefined when nobody listens: the socket of a daemon that was killed. */

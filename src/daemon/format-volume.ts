@@ -62,7 +62,7 @@ export async function formatVolume({ path, sizeBytes, label, force }: FormatOpti
 
 /** UserError "in-use" that says where the volume is mounted. */
 export async function refuseMounted(path: string, { evenReadOnly }: { readonly evenReadOnly: boolean }): Promise<void> {
-  const mounts = await daemonStatuses(path);
+  const { mounts } = await daemonStatuses(path); // one that is silent holds the lock
   const mount = mounts.find(({ mode }) => evenReadOnly || mode === "write");
   if (mount === undefined) return;
   const hint = `unmount it first: tidemark umount ${mount.mountPoint}`;

@@ -91,6 +91,24 @@ test("status tells of the mount, with a volume and without", { skip }, async (t)
   assert.deepEqual(await statuses(volume), []);
 });
 
+test("a daemon that is stopped keeps nobody waiting for long", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  const pid = (await statuses(volume))[0]?.pid ?? assert.fail("no daemon");
+  process.kill(pid, "SIGSTOP");
+  try {
+    const all = await tidemark(["status"]);
+    assert.equal(all.code, 0, all.stderr);
+    assert.match(all.stderr, /a daemon does not answer/);
+    const one = await tidemark(["status", volume]);
+    assert.equal(one.code, 1);
+    assert.match(one.stderr, /the daemon of .* does not answer/);
+  } finally {
+    process.kill(pid, "SIGCONT");
+  }
+  await unmountVolume(dir);
+});
+
 test("a volume is mounted for writing once: mount, format, check in", { skip }, async (t) => {
   const { volume, dir, other } = await volumeFor(t);
   await mountVolume(t, volume, dir);

@@ -1,3 +1,4 @@
+import { UserError } from "../../core/errors.ts";
 import type { DaemonStatus } from "../../daemon/daemon-status.ts";
 import type { VolumeSummary } from "../../daemon/volume-verbs.ts";
 import { command } from "../command.ts";
@@ -19,13 +20,19 @@ export const statusCommand = command({
   async run({ volume, json }) {
     const { daemonStatuses } = await import("../../daemon/control-client.ts");
     const output = makeOutput({ json });
-    const mounts = await daemonStatuses(volume);
+    const { mounts, silent } = await daemonStatuses(volume);
+    for (const socket of silent) output.note(`a daemon does not answer: ${socket}`);
     if (volume === undefined) {
-      output.result({ mounts }, () => (mounts.length === 0 ? "no volume is mounted" : mountTable(mounts)));
+      output.result({ mounts, silent }, () => (mounts.length === 0 ? "no volume is mounted" : mountTable(mounts)));
       return;
     }
-    const summary = mounts.find((mount) => mount.mode === "write")?.details ?? (await readSummary(volume));
-    output.result({ volume: { path: volume, ...summary }, mounts }, () =>
+    const writer = mounts.find((mount) => mount.mode === "write");
+    if (writer?.details === undefined && silent.length > 0) {
+      const hint = "look at its process: it is stopped, or its disk hangs";
+      throw new UserError("failed", `the daemon of ${volume} does not answer`, hint);
+    }
+    const summary = writer?.details ?? (await readSummary(volume));
+    output.result({ volume: { path: volume, ...summary }, mounts, silent }, () =>
       [volumeText(volume, summary), ...mounts.map(mountText)].join("\n\n"),
     );
   },
