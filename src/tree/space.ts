@@ -17,7 +17,10 @@ export interface Space {
    */
   allocate(countMax: number): number;
   readonly runLength: number;
-  /** The active filesystem does not reference the block any more. It is reused only when that is durable. */
+  /**
+   * The active filesystem does not reference the block any more. Never fails: it is taken note of here, and done when space
+   * is reserved next. It is reused only when that is durable.
+   */
   free(vbn: number): void;
 }
 

@@ -110,11 +110,15 @@ function freeze(state: VolumeState, cause: CpCause): FrozenCp {
 /** Steps 2 to 4: inodes, and the active map that has to record the places of its own blocks. */
 function placeMetadata(state: VolumeState, writer: GatherWriter): void {
   const { store, active } = state;
+  const allocator = allocatorOf(state);
   const map = activeMapOf(state);
   active.markDirty(map);
   for (const inode of active.dirty.values()) if (inode !== map) active.encode(inode);
-  do assignPlaces(store, active.tree);
-  while (assignPlaces(store, map.tree));
+  for (let changes = true; changes; ) {
+    allocator.settle();
+    changes = assignPlaces(store, active.tree);
+    changes = assignPlaces(store, map.tree) || changes;
+  }
   sealNodes(store, map.tree, writer);
   active.encode(map);
   sealNodes(store, active.tree, writer);

@@ -2,16 +2,17 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { manualClock } from "../../src/core/clock.ts";
-import { FsError } from "../../src/core/errors.ts";
+import { CorruptionError, FsError } from "../../src/core/errors.ts";
 import { below, prng, type Random } from "../../src/core/prng.ts";
 import type { BlockDevice } from "../../src/device/block-device.ts";
+import { ACTIVE_MAP_INO } from "../../src/format/constants.ts";
 import type { FileRootRecord } from "../../src/format/inode.ts";
 import { eachPointer } from "../../src/tree/block-tree.ts";
 import { readFile, resizeFile, writeFile } from "../../src/tree/file-data.ts";
 import type { InodeFile } from "../../src/tree/inode-file.ts";
 import { createVolume } from "../../src/volume/create.ts";
 import { openVolume } from "../../src/volume/open.ts";
-import { openPlane } from "../../src/volume/space/plane.ts";
+import { openPlane, planeOf } from "../../src/volume/space/plane.ts";
 import type { Volume } from "../../src/volume/volume.ts";
 import { memoryDevice } from "../support/devices.ts";
 
@@ -281,4 +282,28 @@ test("snapshot names are checked", () => {
   assert.throws(() => volume.createSnapshot("a"), { code: "EEXIST" });
   assert.throws(() => volume.deleteSnapshot("b"), { code: "ENOENT" });
   assert.throws(() => volume.restoreSnapshot("b"), { code: "ENOENT" });
+});
+
+test("a damaged map block fails the operations that come after a deletion, never the middle of one", () => {
+  const device = memoryDevice(80_000);
+  createVolume({ device, clock, random: prng(3) });
+  const first = open(device, prng(3));
+  const ino = makeFile(first);
+  write(first, ino, 0, new Uint8Array(35_000 * BLOCK_BYTES)); // into the second region
+  first.takeCp("sync");
+  const store = first.active.store;
+  const map = first.active.get(ACTIVE_MAP_INO)?.tree ?? assert.fail("no map");
+  const { vbn } = planeOf(store, map, 80_000).pointer(1);
+  device.corrupt(vbn * BLOCK_BYTES + 7);
+  const volume = open(device, prng(3));
+  volume.active.store.beginOperation();
+  const inode = volume.active.get(ino) ?? assert.fail("no file");
+  resizeFile(volume.active, inode, 0); // gives up blocks of both regions, and is done
+  assert.equal(inode.tree.blockCount, 0);
+  assert.throws(() => volume.active.reserve(1, "write"), CorruptionError);
+  assert.throws(() => volume.active.reserve(1, "write"), CorruptionError, "it stays so");
+  assert.throws(() => volume.takeCp("sync"), CorruptionError);
+  assert(volume.failure !== undefined);
+  const after = openVolume({ device, clock, random: prng(1), writable: false });
+  assert.equal(contents(after.active, ino)?.length, 35_000 * BLOCK_BYTES, "the state on disk is as it was");
 });

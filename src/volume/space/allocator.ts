@@ -42,6 +42,11 @@ export interface Allocator extends Space {
   readonly dirtyBlocks: number;
   /** Blocks that become free when the open consistency point is committed, at most. */
   readonly frozenBlocks: number;
+  /**
+   * Clears the bits of all blocks that have been freed, which makes map blocks dirty; `reserve` does it too. Throws FsError
+   * EIO, CorruptionError; what could not be settled is tried again the next time.
+   */
+  settle(): void;
   /** The open CP has its final bits: what it freed is now in flight, and the counters are those of the CP. */
   freeze(change: SnapshotChange): void;
   /** The frozen CP is durable. */
@@ -92,7 +97,10 @@ export function openAllocator(options: AllocatorOptions): Allocator {
   const regions = new Map<number, Region>();
   /** Every map block and its parents can become dirty while a CP is frozen. */
   const cpReserve = regionCount + Math.ceil(regionCount / 512) + 16;
-  const deleteReserve = Math.min(1024, Math.max(8, Math.floor(blockCount / 128)));
+  const deleteReserve = Math.min(
+    1024,
+    Math.max(Math.floor(blockCount / 128), Math.min(64, Math.floor(blockCount / 8))),
+  );
 
   let { activeBlocks, usedBlocks } = options;
   let freeBlocks = total - usedBlocks;
@@ -103,8 +111,10 @@ export function openAllocator(options: AllocatorOptions): Allocator {
   let runLength = 0;
   let currentRegion = 0;
   let currentBit = 0;
-  const freeQueue: number[] = [];
-  let draining = false;
+  /** Blocks that the active filesystem does not reference any more, and whose bits are still set. */
+  const givenUp: number[] = [];
+  let settledCount = 0; // those at the front of the queue that are done
+  let settling = false;
 
   function regionAt(index: number): Region {
     let region = regions.get(index);
@@ -161,6 +171,7 @@ export function openAllocator(options: AllocatorOptions): Allocator {
   }
 
   function reserve(blocks: number, purpose: Purpose): void {
+    settle();
     const kept = purpose === "cp" ? 0 : purpose === "delete" ? cpReserve : cpReserve + deleteReserve;
     if (freeBlocks - dirtyBlocks - kept < blocks)
       throw new FsError("ENOSPC", `${blocks} blocks needed, ${Math.max(0, freeBlocks - dirtyBlocks - kept)} available`);
@@ -193,15 +204,20 @@ export function openAllocator(options: AllocatorOptions): Allocator {
     throw new FsError("ENOSPC", "no free block");
   }
 
-  /** Freeing may make a map block dirty, which frees that block's old place: a queue, not recursion. */
-  function free(vbn: number): void {
-    freeQueue.push(vbn);
-    if (draining) return;
-    draining = true;
+  /**
+   * Clears the bits of what has been given up so far. That reads map blocks and makes them dirty, so it can fail; it happens
+   * where an operation may still fail, when it reserves its space, and not in the middle of its changes. A map block that
+   * becomes dirty gives up its own old place: it goes to the end of the queue.
+   */
+  function settle(): void {
+    if (settling) return;
+    settling = true;
     try {
-      for (let next = freeQueue.pop(); next !== undefined; next = freeQueue.pop()) freeOne(next);
+      for (; settledCount < givenUp.length; settledCount += 1) freeOne(givenUp[settledCount] as number);
+      givenUp.length = 0;
+      settledCount = 0;
     } finally {
-      draining = false;
+      settling = false;
     }
   }
 
@@ -269,6 +285,7 @@ export function openAllocator(options: AllocatorOptions): Allocator {
 
   function freeze({ created, deleted }: SnapshotChange): void {
     assert(!inFlight, "a consistency point is in flight");
+    assert.equal(givenUp.length, 0, "all that the consistency point frees is settled");
     inFlight = true;
     for (const region of regions.values()) {
       region.frozenInFlight = region.frozenOpen;
@@ -335,6 +352,8 @@ export function openAllocator(options: AllocatorOptions): Allocator {
     const { tree } = activeMap();
     const active = activePlane();
     frozenBlocks = 0;
+    givenUp.length = 0; // their bits are set, and are frozen with all others that the snapshot does not have
+    settledCount = 0;
     for (let index = 0; index < regionCount; index++) {
       const known = regions.get(index);
       const now = active.pointer(index);
@@ -374,7 +393,7 @@ export function openAllocator(options: AllocatorOptions): Allocator {
       return dirtyBlocks;
     },
     get frozenBlocks(): number {
-      return frozenBlocks + releasedAtCommit;
+      return frozenBlocks + releasedAtCommit + givenUp.length - settledCount;
     },
     reserve,
     dirtied(count): void {
@@ -384,11 +403,13 @@ export function openAllocator(options: AllocatorOptions): Allocator {
     get runLength(): number {
       return runLength;
     },
-    free,
+    free: (vbn) => void givenUp.push(vbn),
+    settle,
     freeze,
     commit,
     revert,
     released(gone, kept): number {
+      settle();
       let count = 0;
       eachReleased(gone, kept, (_region, words) => {
         for (let w = 0; w < REGION_WORDS; w++) count += bitCount(words[w] as number);
