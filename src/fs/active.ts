@@ -8,7 +8,7 @@
  *     namespace.ts rename.ts     names: look up, make, link, remove, rename
  *     attributes.ts              stat, chmod, chown, times, truncate, extended attributes
  *     data.ts                    open files: read, write, holes, durability; reading directories
- *     snapshot-view.ts           .snapshot, the directory of snapshots
+ *     snapshot-view.ts           .snapshot, the directories of snapshots
  *     reclaim.ts                 files without a name, and freeing large ones slice by slice
  *     nodes.ts handles.ts        what the kernel may name
  *     context.ts bounds.ts       what they share: entries, times, space
@@ -30,7 +30,7 @@ import { NAME_BYTES_MAX } from "../format/constants.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import type { Volume } from "../volume/volume.ts";
 import { attributeOperations } from "./attributes.ts";
-import type { AccessTimes, Context } from "./context.ts";
+import type { AccessTimes, Context, SnapshotDirectories } from "./context.ts";
 import { dataOperations } from "./data.ts";
 import type { FileSystem, FileSystemStatus } from "./file-system.ts";
 import { openHandles } from "./handles.ts";
@@ -50,6 +50,8 @@ export interface FileSystemOptions {
   readonly following?: boolean;
   /** When reading sets access times. Default: "relatime". */
   readonly accessTimes?: AccessTimes;
+  /** Where the directories .snapshot are. None in a snapshot. Default: "hidden". */
+  readonly snapshotDirectories?: SnapshotDirectories;
 }
 
 /** What the daemon does with a filesystem beside serving it. */
@@ -70,7 +72,8 @@ const INODES_MAX = 0xffff_ffff;
 
 /** Opens the filesystem of a volume. Throws CorruptionError, FsError ESTALE (the snapshot is gone). */
 export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
-  const { volume, clock, snapshot, readOnly = false, following = false, accessTimes = "relatime" } = options;
+  const { volume, clock, snapshot, readOnly = false, following = false } = options;
+  const { accessTimes = "relatime", snapshotDirectories = "hidden" } = options;
   let orphans: Orphans | undefined;
   const states = openStates({
     volume,
@@ -92,7 +95,7 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
     handles,
     accessTimes,
     following,
-    showsSnapshots: snapshot === undefined,
+    snapshotDirectories: snapshot === undefined ? snapshotDirectories : "none",
     orphans(): Orphans {
       if (orphans === undefined) throw new FsError("EROFS", "a read-only filesystem has no orphans");
       return orphans;

@@ -17,7 +17,7 @@ import {
   XATTR_REPLACE,
 } from "./file-system.ts";
 import { isDirectory, isRegular, isSymlink, MODE_BITS, S_IFMT, withoutSetId } from "./modes.ts";
-import { inoOf, SNAPSHOTS_NODE } from "./nodes.ts";
+import { inoOf, isSnapshotsNode } from "./nodes.ts";
 import { SLICE_BLOCKS } from "./reclaim.ts";
 import { snapshotsAttributes } from "./snapshot-view.ts";
 
@@ -37,13 +37,13 @@ export function attributeOperations(context: Context): AttributeOperations {
 
   return {
     getAttributes(node): AttributesReply {
-      if (node === SNAPSHOTS_NODE) return { attributes: snapshotsAttributes(context), attributesValidMs: 0 };
+      if (isSnapshotsNode(node)) return { attributes: snapshotsAttributes(context, node), attributesValidMs: 0 };
       const state = states.of(node);
       return attributesReply(context, state, states.inode(state, inoOf(node)));
     },
 
     setAttributes(node, changes): AttributesReply {
-      if (node === SNAPSHOTS_NODE) throw readOnlySnapshots();
+      if (isSnapshotsNode(node)) throw readOnlySnapshots();
       const state = states.of(node);
       const inodes = writableInodes(context, state);
       const inode = states.inode(state, inoOf(node));
@@ -52,7 +52,7 @@ export function attributeOperations(context: Context): AttributeOperations {
     },
 
     readLink(node): Uint8Array {
-      const state = node === SNAPSHOTS_NODE ? undefined : states.of(node);
+      const state = isSnapshotsNode(node) ? undefined : states.of(node);
       const inode = state === undefined ? undefined : states.inode(state, inoOf(node));
       if (state === undefined || inode === undefined || !isSymlink(inode.mode)) {
         throw new FsError("EINVAL", "not a symbolic link");
@@ -66,7 +66,7 @@ export function attributeOperations(context: Context): AttributeOperations {
     },
 
     getXattr(node, name): Uint8Array {
-      if (node === SNAPSHOTS_NODE) throw NO_XATTR;
+      if (isSnapshotsNode(node)) throw NO_XATTR;
       const state = states.of(node);
       const inode = states.inode(state, inoOf(node));
       if (inode.xattrIno === 0) throw NO_XATTR;
@@ -76,13 +76,13 @@ export function attributeOperations(context: Context): AttributeOperations {
     },
 
     listXattrs(node): Uint8Array {
-      if (node === SNAPSHOTS_NODE) return new Uint8Array(0);
+      if (isSnapshotsNode(node)) return new Uint8Array(0);
       const state = states.of(node);
       return xattrNames(states.inodesOf(state), states.inode(state, inoOf(node)));
     },
 
     setXattr(node, name, value, flags): void {
-      if (node === SNAPSHOTS_NODE) throw readOnlySnapshots();
+      if (isSnapshotsNode(node)) throw readOnlySnapshots();
       const state = states.of(node);
       const inodes = writableInodes(context, state);
       const inode = states.inode(state, inoOf(node));
@@ -100,7 +100,7 @@ export function attributeOperations(context: Context): AttributeOperations {
     },
 
     removeXattr(node, name): void {
-      if (node === SNAPSHOTS_NODE) throw readOnlySnapshots();
+      if (isSnapshotsNode(node)) throw readOnlySnapshots();
       const state = states.of(node);
       const inodes = writableInodes(context, state);
       const inode = states.inode(state, inoOf(node));

@@ -13,6 +13,12 @@ import type { Orphans } from "./reclaim.ts";
 /** When reading a file sets its access time. "relatime": if it was not read since it changed, or for a day. */
 export type AccessTimes = "relatime" | "strictatime" | "noatime";
 
+/**
+ * Which directories have a .snapshot, and show it when they are read. "hidden": all have one, none shows it; "root": the
+ * root shows its own; "visible": all show theirs; "none": there are none.
+ */
+export type SnapshotDirectories = "hidden" | "root" | "visible" | "none";
+
 export interface Context {
   readonly volume: Volume;
   readonly clock: Clock;
@@ -21,8 +27,8 @@ export interface Context {
   readonly accessTimes: AccessTimes;
   /** Entries of the root of the current state change without the kernel's doing. */
   readonly following: boolean;
-  /** Snapshots can be seen in the directory .snapshot of the root. */
-  readonly showsSnapshots: boolean;
+  /** Where the directories .snapshot are. */
+  readonly snapshotDirectories: SnapshotDirectories;
   /** Of the current state, which is writable. */
   orphans(): Orphans;
 }

@@ -27,8 +27,8 @@ import {
   SEEK_DATA,
   SEEK_HOLE,
 } from "./modes.ts";
-import { inoOf, SNAPSHOTS_NODE, type State } from "./nodes.ts";
-import { readSnapshots } from "./snapshot-view.ts";
+import { inoOf, isSnapshotsNode, type State } from "./nodes.ts";
+import { COOKIE_SNAPSHOTS, readSnapshots, SNAPSHOTS_NAME, snapshotsIno, snapshotsListed } from "./snapshot-view.ts";
 
 type DataOperations = Pick<
   FileSystem,
@@ -60,7 +60,7 @@ export function dataOperations(context: Context): DataOperations {
 
   return {
     open(node, flags): Opened {
-      if (node === SNAPSHOTS_NODE) throw new FsError("EISDIR", "a directory cannot be opened as a file");
+      if (isSnapshotsNode(node)) throw new FsError("EISDIR", "a directory cannot be opened as a file");
       const state = states.of(node);
       const ino = inoOf(node);
       const inode = states.inode(state, ino);
@@ -149,7 +149,7 @@ export function dataOperations(context: Context): DataOperations {
     },
 
     openDirectory(node): Opened {
-      if (node === SNAPSHOTS_NODE) return { handle: handles.open({ kind: "snapshots" }), keepCache: false };
+      if (isSnapshotsNode(node)) return { handle: handles.open({ kind: "snapshots", node }), keepCache: false };
       const state = states.of(node);
       const ino = inoOf(node);
       checkNotDoomed(state, states.directory(state, ino));
@@ -159,7 +159,7 @@ export function dataOperations(context: Context): DataOperations {
 
     readDirectory(handle, cookie, { plus }, emit): void {
       const open = handles.get(handle);
-      if (open.kind === "snapshots") readSnapshots(context, cookie, plus, emit);
+      if (open.kind === "snapshots") readSnapshots(context, open.node, cookie, plus, emit);
       else readDirectory(context, open, cookie, plus, emit);
     },
 
@@ -236,16 +236,20 @@ function readDirectory(context: Context, open: OpenInode, cookie: number, plus: 
   if (cookie === 0) stampAccess(context, state, inode);
   if (cookie < COOKIE_DOT && !emit("." as Name, inoHigh + ino, DT_DIR, COOKIE_DOT, undefined)) return;
   if (cookie < COOKIE_DOT_DOT) {
-    const isInSnapshots = state.inoHigh !== 0 && ino === ROOT_INO;
-    const above = isInSnapshots ? inoOf(SNAPSHOTS_NODE) : inoHigh + inode.parent;
+    const isInSnapshots = state.inoHigh !== 0 && ino === state.topIno;
+    const above = isInSnapshots ? snapshotsIno(ino) : inoHigh + inode.parent;
     if (!emit(".." as Name, above, DT_DIR, COOKIE_DOT_DOT, undefined)) return;
   }
+  const isListing = snapshotsListed(context, state, ino);
+  let isRoom = true;
   eachEntry(new DirectoryFile(inodes, inode), keyAfterCookie(cookie), (name, childIno, type, key) => {
     const entry = plus ? childEntry(context, state, inodes, ino, childIno) : undefined;
-    if (!emit(name as Name, inoHigh + childIno, type, cookieOf(key), entry)) return false;
-    if (entry !== undefined) states.lookedUp(state, childIno);
-    return true;
+    isRoom = emit(name as Name, inoHigh + childIno, type, cookieOf(key), entry);
+    if (isRoom && entry !== undefined) states.lookedUp(state, childIno);
+    return isRoom;
   });
+  if (!isListing || !isRoom || cookie >= COOKIE_SNAPSHOTS) return;
+  emit(SNAPSHOTS_NAME, snapshotsIno(ino), DT_DIR, COOKIE_SNAPSHOTS, undefined);
 }
 
 /** A damaged inode must not hide the other entries of its directory: the kernel will ask for it, and hear of it. */

@@ -1,12 +1,12 @@
 /** Open files and directories: small numbers, reused, as file descriptors are. */
 import { FsError } from "../core/errors.ts";
-import type { Handle } from "./file-system.ts";
+import type { Handle, NodeId } from "./file-system.ts";
 import type { State, States } from "./nodes.ts";
 
-/** The directory .snapshot is in no state. */
+/** A directory .snapshot is in no state; the kernel knows its node as long as it is open. */
 export type OpenFile =
   | { readonly kind: "file" | "directory"; readonly state: State; readonly ino: number; readonly flags: number }
-  | { readonly kind: "snapshots" };
+  | { readonly kind: "snapshots"; readonly node: NodeId };
 
 /** A file or directory of a state. */
 export type OpenInode = Extract<OpenFile, { readonly state: State }>;

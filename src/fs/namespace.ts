@@ -5,7 +5,7 @@
  * are those of ext4: which errno, which times, which link counts.
  */
 import { CorruptionError, FsError } from "../core/errors.ts";
-import { LINK_COUNT_MAX, NAME_BYTES_MAX, ROOT_INO, SYMLINK_BYTES_MAX } from "../format/constants.ts";
+import { LINK_COUNT_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX } from "../format/constants.ts";
 import { type DirectoryEntry, insertEntry, lookupEntry, removeEntry } from "../tree/directory.ts";
 import { DirectoryFile } from "../tree/directory-file.ts";
 import { resizeFile, writeFile } from "../tree/file-data.ts";
@@ -38,8 +38,8 @@ import {
   S_IFSOCK,
   S_ISGID,
 } from "./modes.ts";
-import { inoOf, SNAPSHOTS_NODE, type State } from "./nodes.ts";
-import { lookupSnapshot, SNAPSHOTS_NAME, snapshotsEntry } from "./snapshot-view.ts";
+import { directoryOf, inoOf, isSnapshotsNode, type State } from "./nodes.ts";
+import { lookupSnapshot, SNAPSHOTS_NAME, snapshotsEntry, snapshotsShown } from "./snapshot-view.ts";
 
 type NameOperations = Pick<
   FileSystem,
@@ -83,18 +83,22 @@ export function nameOperations(context: Context): NameOperations {
   }
 
   function lookup(parent: NodeId, name: Name): Entry {
-    if (parent === SNAPSHOTS_NODE) return lookupSnapshot(context, name);
+    if (isSnapshotsNode(parent)) {
+      return name === ".." ? lookup(directoryOf(parent), "." as Name) : lookupSnapshot(context, parent, name);
+    }
     const state = states.of(parent);
     const ino = inoOf(parent);
     if (name === ".") return found(state, ino, states.inode(state, ino));
     const dir = states.directory(state, ino);
     const inodes = states.inodesOf(state);
-    if (ino === ROOT_INO && name === SNAPSHOTS_NAME && showsSnapshots(context, state)) return snapshotsEntry(context);
     if (name === "..") {
-      if (ino === ROOT_INO && state.inoHigh !== 0) return snapshotsEntry(context);
+      if (ino === state.topIno && state.inoHigh !== 0) return snapshotsEntry(context, states.current, ino);
       return found(state, ino, states.inode(state, dir.parent));
     }
     if (name.length > NAME_BYTES_MAX) throw tooLong();
+    if (name === SNAPSHOTS_NAME && snapshotsShown(context, state) && !hasOwnSnapshots(inodes, dir)) {
+      return snapshotsEntry(context, state, ino);
+    }
     const entry = lookupEntry(new DirectoryFile(inodes, dir), inodes.hashSeed, name);
     if (entry === undefined) throw NO_ENTRY;
     return found(state, ino, childOf(inodes, dir, entry));
@@ -140,7 +144,7 @@ export function nameOperations(context: Context): NameOperations {
     },
 
     createUnnamed(parent, mode, flags, caller): Entry & Opened {
-      if (parent === SNAPSHOTS_NODE) throw readOnlySnapshots();
+      if (isSnapshotsNode(parent)) throw readOnlySnapshots();
       const state = states.of(parent);
       const inodes = writableInodes(context, state);
       const dir = states.directory(state, inoOf(parent));
@@ -165,7 +169,7 @@ export function nameOperations(context: Context): NameOperations {
     },
 
     link(node, parent, name): Entry {
-      if (node === SNAPSHOTS_NODE) throw new FsError("EPERM", "a directory has one name only");
+      if (isSnapshotsNode(node)) throw new FsError("EPERM", "a directory has one name only");
       const from = states.of(node);
       const place = placeOf(context, parent, name);
       if (from !== place.state) throw new FsError("EXDEV", "a link does not reach from one state into another");
@@ -214,7 +218,7 @@ function openedEntry(entry: Entry, handle: Handle): Entry & Opened {
  */
 export function placeOf(context: Context, parent: NodeId, name: Name): Place {
   const { states } = context;
-  if (parent === SNAPSHOTS_NODE) throw readOnlySnapshots();
+  if (isSnapshotsNode(parent)) throw readOnlySnapshots();
   const state = states.of(parent);
   const inodes = writableInodes(context, state);
   const inode = states.directory(state, inoOf(parent));
@@ -222,10 +226,11 @@ export function placeOf(context: Context, parent: NodeId, name: Name): Place {
   if (name.length > NAME_BYTES_MAX) throw tooLong();
   if (name === "." || name === "..") throw new FsError("EEXIST", `${name} is in every directory`);
   if (name.length === 0 || name.includes("/") || name.includes("\0")) throw new FsError("EINVAL", "not a name");
-  if (inode.ino === ROOT_INO && name === SNAPSHOTS_NAME && showsSnapshots(context, state)) {
+  const place = { state, inodes, inode, file: new DirectoryFile(inodes, inode) };
+  if (name === SNAPSHOTS_NAME && snapshotsShown(context, state) && lookupIn(place, name) === undefined) {
     throw new FsError("EPERM", `${SNAPSHOTS_NAME} holds the snapshots`);
   }
-  return { state, inodes, inode, file: new DirectoryFile(inodes, inode) };
+  return place;
 }
 
 export function lookupIn({ inodes, file }: Place, name: Name): DirectoryEntry | undefined {
@@ -251,6 +256,16 @@ export function childOf(inodes: InodeFile, dir: Inode, entry: DirectoryEntry): I
 /** Directories count their subdirectories, which name them by "..". Throws FsError EMLINK. */
 export function checkSubdirectoryFits(dir: Inode): void {
   if (dir.linkCount >= LINK_COUNT_MAX) throw new FsError("EMLINK", "too many subdirectories");
+}
+
+/** Has the user something of the name .snapshot here? In a damaged directory it does not count: snapshots are needed most. */
+function hasOwnSnapshots(inodes: InodeFile, dir: Inode): boolean {
+  try {
+    return lookupEntry(new DirectoryFile(inodes, dir), inodes.hashSeed, SNAPSHOTS_NAME) !== undefined;
+  } catch (error) {
+    if (error instanceof CorruptionError) return false;
+    throw error;
+  }
 }
 
 export function exists(): FsError {
@@ -341,10 +356,6 @@ function takeAway(context: Context, place: Place, name: Name, child: Inode): voi
   child.linkCount = isLast ? 0 : child.linkCount - 1;
   child.ctime = now;
   if (doom !== undefined) orphans.apply(doom);
-}
-
-function showsSnapshots(context: Context, state: State): boolean {
-  return context.showsSnapshots && state.snapshotId === 0;
 }
 
 function tooLong(): FsError {

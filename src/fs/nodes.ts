@@ -4,9 +4,14 @@
  *     node id = state number * 2^32 + ino
  *
  *     node 1                     root of the current state, whichever that is
- *     node 2                     the virtual directory .snapshot (ino 2 is never a file of the user)
+ *     node 2                     its virtual directory .snapshot (ino 2 is never a file of the user)
+ *     node of a directory + 2^52 that directory's .snapshot
  *     state 0, 3, 7 ...          the active filesystem: a new number whenever the volume replaces it
  *     state 1, 2, 5 ...          snapshots, numbered when they are first looked up
+ *     state 4, 6 ...             views: a snapshot from one of its directories downwards, as DIR/.snapshot/NAME shows it
+ *
+ * A view is a state of its own because the kernel lets a directory have one place only: were the same nodes found below
+ * /.snapshot/NAME and below DIR/.snapshot/NAME, each lookup of the one would move them away from the other.
  *
  * A state ends in one of three ways. A restore replaces the active filesystem: what was looked up in it is ESTALE. A
  * snapshot is deleted: ESTALE too. A following mount moves on: the old state goes on being read, its blocks are verified
@@ -36,6 +41,8 @@ export interface State {
   readonly snapshotId: number;
   /** What stands in the high word of st_ino. */
   readonly inoHigh: number;
+  /** The directory whose ".." is not in this state: the root, or where a view begins. */
+  readonly topIno: number;
   /** Lookups that the kernel has not forgotten. */
   lookupCount: number;
   handleCount: number;
@@ -59,6 +66,8 @@ export interface States {
   /** The same, which must be a directory: FsError ENOTDIR. */
   directory(state: State, ino: number): Inode;
   ofSnapshot(record: SnapshotRecord): State;
+  /** The snapshot from the directory `ino` downwards. */
+  viewOf(record: SnapshotRecord, ino: number): State;
   nodeOf(state: State, ino: number): NodeId;
   /** The kernel has been told of a node. */
   lookedUp(state: State, ino: number): void;
@@ -84,7 +93,15 @@ export interface StatesOptions {
 export const SNAPSHOTS_NODE = 2 as NodeId;
 
 const TWO_32 = 0x1_0000_0000;
-const STATE_NUMBER_END = 2 ** 21;
+const STATE_NUMBER_END = 2 ** 20;
+/** Above the node ids of all states. */
+const SNAPSHOTS_NODES = STATE_NUMBER_END * TWO_32;
+/** Views that there can be at once. Beyond, a directory of a snapshot is found where it was found last. */
+const VIEWS_MAX = 2 ** 19;
+/** Views kept although the kernel has forgotten them. */
+const RESTING_VIEWS_MAX = 1024;
+/** What nothing is counted in. */
+const NO_USES: Map<number, number> = new Map();
 /** Old states of a following mount that are kept: with and without open files. */
 const OLD_STATES_MAX = 64;
 const OLD_OPEN_STATES_MAX = 1024;
@@ -93,10 +110,38 @@ export function inoOf(node: NodeId): number {
   return node % TWO_32;
 }
 
+/** Is it a virtual directory .snapshot? */
+export function isSnapshotsNode(node: NodeId): boolean {
+  return node === SNAPSHOTS_NODE || node >= SNAPSHOTS_NODES;
+}
+
+/** The directory .snapshot of a directory. */
+export function snapshotsNodeOf(directory: NodeId): NodeId {
+  return directory === ROOT_NODE ? SNAPSHOTS_NODE : ((directory + SNAPSHOTS_NODES) as NodeId);
+}
+
+/** The directory that a .snapshot is in. */
+export function directoryOf(snapshots: NodeId): NodeId {
+  return snapshots === SNAPSHOTS_NODE ? ROOT_NODE : ((snapshots - SNAPSHOTS_NODES) as NodeId);
+}
+
+/**
+ * What stands in the high word of st_ino in a snapshot: st_ino stays below 2^52, where it is exact. Snapshots that are
+ * a million apart share one.
+ */
+export function inoHighOf(record: SnapshotRecord): number {
+  return ((record.id - 1) % (STATE_NUMBER_END - 1)) + 1;
+}
+
 export function openStates(options: StatesOptions): States {
   const { volume, following, snapshot } = options;
   const byNumber = new Map<number, State>();
   const bySnapshot = new Map<number, State>();
+  /** Views by the number of their snapshot and the inode where they begin. */
+  const views = new Map<number, Map<number, State>>();
+  let viewCount = 0;
+  /** Views that were forgotten, the one longest ago first. */
+  const resting = new Set<State>();
   /** Ended or left behind, oldest first. */
   let old: State[] = [];
   let stores: readonly BlockStore[] = [];
@@ -105,25 +150,73 @@ export function openStates(options: StatesOptions): States {
   let stateCount = volume.stateCount;
   let current = snapshot === undefined ? activeState() : snapshotState(snapshot, 0);
 
-  function newState(fields: Pick<State, "inodes" | "writable" | "snapshotId" | "inoHigh">): State {
+  function newState(fields: Pick<State, "inodes" | "writable" | "snapshotId" | "inoHigh" | "topIno">): State {
     while (byNumber.has(numberNext)) numberNext = (numberNext + 1) % STATE_NUMBER_END;
-    const { inodes, writable, snapshotId, inoHigh } = fields;
+    const { inodes, writable, snapshotId, inoHigh, topIno } = fields;
     const number = numberNext;
     numberNext = (numberNext + 1) % STATE_NUMBER_END;
-    const uses = new Map<number, number>();
-    const state = { number, inodes, writable, snapshotId, inoHigh, lookupCount: 0, handleCount: 0, uses };
+    const uses = writable ? new Map<number, number>() : NO_USES;
+    const state = { number, inodes, writable, snapshotId, inoHigh, topIno, lookupCount: 0, handleCount: 0, uses };
     byNumber.set(number, state);
-    collectStores();
+    if (topIno === ROOT_INO) collectStores(); // a view has the store of its snapshot
     return state;
+  }
+
+  /** A view that the kernel has forgotten is kept for a while: it may be asked for again. */
+  function rest(view: State): void {
+    resting.delete(view);
+    resting.add(view);
+    if (resting.size <= RESTING_VIEWS_MAX) return;
+    const [oldest] = resting;
+    if (oldest === undefined) return;
+    resting.delete(oldest);
+    if (oldest.lookupCount > 0 || oldest.handleCount > 0 || oldest.inodes === undefined) return; // in use again, or ended
+    dropView(oldest);
+    oldest.inodes = undefined;
+    byNumber.delete(oldest.number);
   }
 
   function activeState(): State {
     const writable = volume.writable && !options.readOnly;
-    return newState({ inodes: volume.active, writable, snapshotId: 0, inoHigh: 0 });
+    return newState({ inodes: volume.active, writable, snapshotId: 0, inoHigh: 0, topIno: ROOT_INO });
   }
 
   function snapshotState(record: SnapshotRecord, inoHigh: number): State {
-    return newState({ inodes: volume.openSnapshot(record), writable: false, snapshotId: record.id, inoHigh });
+    const inodes = volume.openSnapshot(record);
+    return newState({ inodes, writable: false, snapshotId: record.id, inoHigh, topIno: ROOT_INO });
+  }
+
+  function ofSnapshot(record: SnapshotRecord): State {
+    let state = bySnapshot.get(record.id);
+    if (state === undefined) {
+      state = snapshotState(record, inoHighOf(record));
+      bySnapshot.set(record.id, state);
+    }
+    return state;
+  }
+
+  function viewOf(record: SnapshotRecord, topIno: number): State {
+    const whole = ofSnapshot(record);
+    if (topIno === ROOT_INO) return whole;
+    const known = views.get(record.id)?.get(topIno);
+    if (known !== undefined) return known;
+    if (viewCount >= VIEWS_MAX) return whole;
+    const { inodes, writable, snapshotId, inoHigh } = whole;
+    const view = newState({ inodes, writable, snapshotId, inoHigh, topIno });
+    const siblings = views.get(record.id) ?? new Map<number, State>();
+    views.set(record.id, siblings);
+    siblings.set(topIno, view);
+    viewCount += 1;
+    return view;
+  }
+
+  /** Lets a new view be made in its place. */
+  function dropView(view: State): void {
+    const siblings = views.get(view.snapshotId);
+    if (siblings?.get(view.topIno) !== view) return;
+    siblings.delete(view.topIno);
+    if (siblings.size === 0) views.delete(view.snapshotId);
+    viewCount -= 1;
   }
 
   function collectStores(): void {
@@ -147,6 +240,10 @@ export function openStates(options: StatesOptions): States {
   function end(state: State): void {
     state.inodes = undefined;
     state.uses.clear();
+    if (state.topIno !== ROOT_INO) {
+      dropView(state);
+      return;
+    }
     if (state.snapshotId !== 0) bySnapshot.delete(state.snapshotId);
     collectStores();
   }
@@ -166,7 +263,12 @@ export function openStates(options: StatesOptions): States {
   /** Takes a state that nobody can name any more out of the table. */
   function sweep(state: State): void {
     if (state === current || state.lookupCount > 0 || state.handleCount > 0) return;
-    if (state.snapshotId !== 0 && state.inodes !== undefined) return; // found again by its name
+    const isView = state.topIno !== ROOT_INO;
+    if (!isView && state.snapshotId !== 0 && state.inodes !== undefined) return; // found again by its name
+    if (isView && state.inodes !== undefined) {
+      rest(state);
+      return;
+    }
     if (!byNumber.delete(state.number)) return;
     state.inodes = undefined;
     old = old.filter((other) => other !== state);
@@ -229,14 +331,8 @@ export function openStates(options: StatesOptions): States {
       if (!isDirectory(found.mode)) throw new FsError("ENOTDIR", `inode ${ino} is not a directory`);
       return found;
     },
-    ofSnapshot(record): State {
-      let state = bySnapshot.get(record.id);
-      if (state === undefined) {
-        state = snapshotState(record, record.id);
-        bySnapshot.set(record.id, state);
-      }
-      return state;
-    },
+    ofSnapshot,
+    viewOf,
     nodeOf(state, ino): NodeId {
       if (ino === ROOT_INO && state.snapshotId === current.snapshotId) return ROOT_NODE;
       return (state.number * TWO_32 + ino) as NodeId;
@@ -246,8 +342,9 @@ export function openStates(options: StatesOptions): States {
       state.lookupCount += 1;
       use(state, ino);
     },
-    forget(node, count): void {
-      if (node === ROOT_NODE || node === SNAPSHOTS_NODE) return;
+    forget(known, count): void {
+      const node = isSnapshotsNode(known) ? directoryOf(known) : known; // looking up .snapshot counts for its directory
+      if (node === ROOT_NODE) return;
       const state = byNumber.get(Math.floor(node / TWO_32));
       if (state === undefined) return;
       state.lookupCount = Math.max(0, state.lookupCount - count);

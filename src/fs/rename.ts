@@ -8,6 +8,7 @@ import { type Context, stampChange } from "./context.ts";
 import { type FileSystem, type Name, RENAME_EXCHANGE, RENAME_NOREPLACE } from "./file-system.ts";
 import { entryTypeOf, isDirectory } from "./modes.ts";
 import { checkSubdirectoryFits, childOf, existing, exists, lookupIn, type Place, placeOf } from "./namespace.ts";
+import { isSnapshotsNode } from "./nodes.ts";
 
 interface Move {
   readonly from: Place;
@@ -27,6 +28,8 @@ export function renameOperation(context: Context): FileSystem["rename"] {
     if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0 || (noReplace && exchange)) {
       throw new FsError("EINVAL", `rename flags ${flags}`);
     }
+    if (isSnapshotsNode(fromParent) || isSnapshotsNode(intoParent))
+      throw new FsError("EROFS", "snapshots are read-only");
     if (states.of(fromParent) !== states.of(intoParent)) {
       throw new FsError("EXDEV", "a file does not move from one state into another");
     }

@@ -42,8 +42,8 @@ interface Message {
 }
 
 interface Native {
-  socketpair(domain: number, type: number, protocol: number, pair: [number, number]): number;
-  recvmsg(descriptor: number, message: Message, flags: number): number;
+  readonly socketpair: (domain: number, type: number, protocol: number, pair: [number, number]) => number;
+  readonly recvmsg: (descriptor: number, message: Message, flags: number) => number;
 }
 
 /** Throws Error when there are no descriptors left. */
