@@ -2,6 +2,7 @@
 import { UserError } from "../core/errors.ts";
 import { CACHE_BYTES_MAX, CP_INTERVAL_MS, DIRTY_BYTES_MAX } from "../daemon/config.ts";
 import type { AccessTimes } from "../fs/context.ts";
+import { type Transport, transports } from "../fuse/transports.ts";
 import { parseInterval, parseSize } from "./options.ts";
 
 export interface MountSettings {
@@ -11,6 +12,8 @@ export interface MountSettings {
   readonly dirtyBytesMax: number;
   readonly cacheBytesMax: number;
   readonly accessTimes: AccessTimes;
+  /** Undefined: the kernel transport, if it can be used. */
+  readonly transport: Transport | undefined;
   readonly kernelOptions: readonly string[];
 }
 
@@ -29,6 +32,7 @@ export function parseMountOptions(lists: readonly string[]): MountSettings {
     dirtyBytesMax: DIRTY_BYTES_MAX,
     cacheBytesMax: CACHE_BYTES_MAX,
     accessTimes: "relatime" as AccessTimes,
+    transport: undefined as Transport | undefined,
     kernelOptions: [] as string[],
   };
   for (const option of lists.flatMap((list) => list.split(",")).filter((one) => one !== "")) {
@@ -43,6 +47,7 @@ export function parseMountOptions(lists: readonly string[]): MountSettings {
       continue;
     }
     if (name === "snapshot") settings.snapshot = value;
+    else if (name === "transport") settings.transport = parseTransport(value);
     else if (name === "cp-interval") settings.cpIntervalMs = parseInterval(value);
     else if (name === "dirty") settings.dirtyBytesMax = parseSize(value);
     else if (name === "cache") settings.cacheBytesMax = parseSize(value);
@@ -53,6 +58,12 @@ export function parseMountOptions(lists: readonly string[]): MountSettings {
 
 function isAccessTimes(name: string): name is AccessTimes {
   return name === "noatime" || name === "relatime" || name === "strictatime";
+}
+
+function parseTransport(text: string): Transport {
+  const transport = transports.find((name) => name === text);
+  if (transport !== undefined) return transport;
+  throw new UserError("usage", `there is no transport ${JSON.stringify(text)}`, `there are: ${transports.join(", ")}`);
 }
 
 function unknown(option: string): UserError {

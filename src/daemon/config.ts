@@ -1,5 +1,6 @@
 /** What a mount is asked to be. It crosses a process border as JSON: plain data only. */
 import type { AccessTimes } from "../fs/context.ts";
+import type { Transport } from "../fuse/transports.ts";
 
 export interface MountConfig {
   /** Absolute path of the block file. */
@@ -7,6 +8,7 @@ export interface MountConfig {
   /** Absolute path of the directory. */
   readonly mountPoint: string;
   readonly mode: MountMode;
+  readonly transport: Transport;
   readonly cpIntervalMs: number;
   /** Dirty bytes that make a consistency point due. */
   readonly dirtyBytesMax: number;

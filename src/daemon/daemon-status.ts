@@ -1,4 +1,5 @@
 /** What a daemon says of itself: the same object on the control socket, in `--json` and on the status page. */
+import type { Transport } from "../fuse/transports.ts";
 import type { VolumeSummary } from "./volume-verbs.ts";
 
 export interface DaemonStatus {
@@ -9,7 +10,7 @@ export interface DaemonStatus {
   readonly snapshot: string | undefined;
   readonly pid: number;
   readonly startedAt: string;
-  readonly transport: "kernel";
+  readonly transport: Transport;
   /** failed: the block file could not be written; changes are refused, reads go on. */
   readonly state: "serving" | "failed" | "ending";
   readonly lastError: string | undefined;

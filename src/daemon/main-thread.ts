@@ -21,18 +21,18 @@
  * point and closes the volume; the lock goes, and last the answer to who asked. A daemon that is killed leaves the last
  * durable state, and a mount point that answers ENOTCONN until it is unmounted.
  */
-import { closeSync, fstatSync } from "node:fs";
-import { statfs } from "node:fs/promises";
+import { fstatSync } from "node:fs";
 import { errnoOf, UserError } from "../core/errors.ts";
 import { assertNever, type CpCount } from "../core/numbers.ts";
 import { type FileDevice, openFileDevice } from "../device/file-device.ts";
 import { lockVolume } from "../device/volume-lock.ts";
 import type { ControlRequest } from "../format/control-message.ts";
-import { type Name, ROOT_NODE } from "../fs/file-system.ts";
+import { type DurableAt, type Name, type NodeId, ROOT_NODE } from "../fs/file-system.ts";
 import { replyHeader } from "../fuse/kernel/abi.ts";
 import { sendReply } from "../fuse/kernel/loop.ts";
 import { invalidateEntry, invalidateInode } from "../fuse/kernel/notify.ts";
-import { MOUNT_TYPE, mount, mountTable, unmount } from "../fuse/mount.ts";
+import { MOUNT_TYPE, mountTable, unmount } from "../fuse/mount.ts";
+import type { PathReply } from "../fuse/native/path-request.ts";
 import type { FrozenCp } from "../volume/volume.ts";
 import { openCommitter } from "./commit.ts";
 import type { MountConfig } from "./config.ts";
@@ -40,8 +40,8 @@ import { socketPath } from "./control-paths.ts";
 import { type ControlServer, listenForControl } from "./control-socket.ts";
 import type { DaemonStatus } from "./daemon-status.ts";
 import { type FollowWatch, watchForCps } from "./follow-watch.ts";
+import { type FrontDoor, openFrontDoor, pathRequests } from "./front-door.ts";
 import { mountHolders } from "./holders.ts";
-import { knocker } from "./knock.ts";
 import { type DaemonLog, daemonLog } from "./log.ts";
 import { syncMount } from "./mount-sync.ts";
 import { type ServerEvent, type ServerLink, startServer } from "./server-link.ts";
@@ -102,7 +102,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   const { dev, ino } = fstatSync(device.descriptor);
   const { volume: blockFile, mode, dirtyBytesMax, cacheBytesMax, mountPoint } = config;
   const committer = mode.kind === "write" ? await openCommitter(blockFile) : undefined;
-  let descriptor = -1;
+  let door: FrontDoor | undefined;
   let waiting: WaitingRoom = waitingRoom(0);
   const stale: Promise<void>[] = []; // notifications to the kernel that an answer must wait for
 
@@ -111,6 +111,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     (event) => void receive(event),
   );
 
+  const requests = pathRequests((message) => link.post(message));
   const reportError = (error: unknown): void => report(state, String(error));
 
   async function receive(event: ServerEvent): Promise<void> {
@@ -121,6 +122,9 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       case "held":
         hold(event.durableAt, event.reply);
         return;
+      case "answered":
+        answerPath(event.id, event.durableAt, event.reply);
+        return;
       case "failed":
         fail(event.message);
         return;
@@ -128,14 +132,14 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
         report(state, event.message);
         return;
       case "flush":
-        await invalidateInode(descriptor, event.node, { offset: event.offset, lengthBytes: 0 }).catch(reportError);
+        await writeBack(event.node, event.offset).catch(reportError);
         link.post({ kind: "again", request: event.request });
         return;
       case "reclaimable":
         link.post({ kind: "reclaim" });
         return;
       case "stale":
-        stale.push(forgetRoot(descriptor, event.names).catch(reportError));
+        if (door !== undefined) stale.push(forgetRoot(door.descriptor, event.names).catch(reportError));
     }
   }
 
@@ -158,10 +162,22 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   }
 
   function hold(durableAt: CpCount, reply: Uint8Array): void {
+    waiting.hold(durableAt, { release: () => send(reply), fail: () => send(errorReply(reply)) });
+  }
+
+  function send(reply: Uint8Array): void {
+    if (door !== undefined) sendReply(door.descriptor, reply);
+  }
+
+  function answerPath(id: number, durableAt: DurableAt, reply: PathReply): void {
     waiting.hold(durableAt, {
-      release: () => sendReply(descriptor, reply),
-      fail: () => sendReply(descriptor, errorReply(reply)),
+      release: () => requests.answered(id, reply),
+      fail: () => requests.answered(id, { result: -errnoOf("EIO") }),
     });
+  }
+
+  async function writeBack(node: NodeId, offset: number): Promise<void> {
+    if (door !== undefined) await invalidateInode(door.descriptor, node, { offset, lengthBytes: 0 });
   }
 
   function fail(message: string): void {
@@ -176,25 +192,17 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     const opened = await link.opened;
     waiting = waitingRoom(opened.cpCount);
     if (mode.kind === "write") await clearAway(config);
-    const mounted = await mount({
-      source: blockFile,
-      directory: mountPoint,
-      readOnly: mode.kind !== "write",
-      options: config.kernelOptions,
-    });
-    descriptor = mounted.descriptor;
-    link.post({ kind: "serve", descriptor });
-    await statfs(mountPoint); // the first request is answered: it serves
-    link.useKnocker(knocker(mountPoint, link.wake));
+    door = await openFrontDoor(config, link, { requests, log: (message) => report(state, message) });
+    await door.serve();
     const path = socketPath({ dev, ino }, mode.kind === "write" ? undefined : process.pid);
     control = await listenForControl(path, (request) => answer(request));
     if (mode.kind === "follow") watching = await follow(link, blockFile, opened);
   } catch (error) {
     control?.close();
-    if (descriptor >= 0) await unmount(mountPoint, { lazy: true }).catch(() => {});
-    else link.post({ kind: "stop" });
+    if (door === undefined) link.post({ kind: "stop" });
+    else await unmount(mountPoint, { lazy: true }).catch(() => {});
     await link.ended.catch(() => {});
-    if (descriptor >= 0) closeSync(descriptor);
+    door?.close();
     await committer?.close();
     throw error;
   }
@@ -221,7 +229,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       control?.close();
       await watching?.close();
       await committer?.close();
-      closeSync(descriptor);
+      door?.close();
       device.close(); // and with it the lock
       log(`${blockFile} is unmounted from ${mountPoint}`);
     }
@@ -288,7 +296,7 @@ async function status(state: State, link: ServerLink, waiting: WaitingRoom): Pro
     snapshot: config.mode.kind === "snapshot" ? config.mode.name : undefined,
     pid: process.pid,
     startedAt: state.startedAt,
-    transport: "kernel",
+    transport: config.transport,
     state: state.phase,
     lastError: state.lastError,
     cpIntervalMs: config.cpIntervalMs,

@@ -6,13 +6,9 @@
  * the time it returns, and feed them to the server in that order. So requests of our own are then sent behind them: a
  * request is answered when all that were handed to the server before it are done.
  */
-import { execFile } from "node:child_process";
 import { readFile, statfs } from "node:fs/promises";
-import { promisify } from "node:util";
 import { UserError } from "../core/errors.ts";
-import { mountTable } from "../fuse/mount.ts";
-
-const execute = promisify(execFile);
+import { mountTable, run } from "../fuse/mount.ts";
 
 /** Write-back requests that the kernel hands over between two of our own, at least. */
 const BACKGROUND_MIN = 64;
@@ -22,12 +18,8 @@ const ROUNDS_MAX = 4096;
 
 /** Resolves when everything written to the mount before the call has reached the filesystem. */
 export async function syncMount(mountPoint: string): Promise<void> {
-  try {
-    await execute("sync", ["-f", mountPoint]);
-  } catch (cause) {
-    const { stderr = "" } = cause as { readonly stderr?: string };
-    throw new UserError("failed", `cannot flush the kernel's cache of ${mountPoint}: ${stderr.trim()}`, "", { cause });
-  }
+  const { status, errors } = await run("sync", ["-f", mountPoint]);
+  if (status !== 0) throw new UserError("failed", `cannot flush the kernel's cache of ${mountPoint}: ${errors}`);
   const waiting = await queueLength(mountPoint);
   const rounds = waiting === undefined ? ROUNDS_UNKNOWN : Math.min(ROUNDS_MAX, Math.ceil(waiting / BACKGROUND_MIN) + 1);
   for (let round = 0; round < rounds; round += 1) await statfs(mountPoint);

@@ -31,7 +31,7 @@ export type ServerOptions = Omit<ServerStart, "wake" | "port">;
 /** Messages that are not answers. */
 export type ServerEvent = Extract<
   FromServer,
-  { readonly kind: "frozen" | "held" | "failed" | "log" | "flush" | "reclaimable" | "stale" }
+  { readonly kind: "frozen" | "held" | "answered" | "failed" | "log" | "flush" | "reclaimable" | "stale" }
 >;
 
 export function startServer(options: ServerOptions, onEvent: (event: ServerEvent) => void): ServerLink {
@@ -78,6 +78,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
         return;
       case "frozen":
       case "held":
+      case "answered":
       case "failed":
       case "log":
       case "flush":

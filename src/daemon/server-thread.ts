@@ -22,6 +22,8 @@ import { openFileDevice } from "../device/file-device.ts";
 import { type OpenFileSystem, openFileSystem } from "../fs/active.ts";
 import { type Name, ROOT_NODE } from "../fs/file-system.ts";
 import { serve } from "../fuse/kernel/loop.ts";
+import type { PathRequest } from "../fuse/native/path-request.ts";
+import { type PathServer, pathServer } from "../fuse/native/path-server.ts";
 import { openVolume } from "../volume/open.ts";
 import type { Volume } from "../volume/volume.ts";
 import { type CpTurns, cpTurns } from "./cp-turns.ts";
@@ -111,6 +113,10 @@ function serveMount(server: Server): void {
   for (;;) {
     const message = inbox.wait();
     if (message.kind === "stop") return;
+    if (message.kind === "serve-paths") {
+      servePaths(server);
+      return;
+    }
     if (message.kind !== "serve") {
       receive(server, message, () => {});
       continue;
@@ -136,9 +142,63 @@ function serveMount(server: Server): void {
   }
 }
 
+/**
+ * The same for the transport fuse-native, which calls the main thread: requests and everything else come as messages.
+ * What a message may change or show to others is settled before: see hidden-files.ts.
+ */
+function servePaths(server: Server): void {
+  const { inbox, send } = server;
+  const paths = pathServer({
+    fileSystem: server.gate.fileSystem,
+    caller: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
+    log: (text) => send({ kind: "log", message: text }),
+  });
+  for (;;) {
+    const message = inbox.take() ?? inbox.wait();
+    switch (message.kind) {
+      case "ask":
+        answerPath(server, paths, message.id, message.request);
+        break;
+      case "verb":
+      case "follow":
+        paths.clear();
+        receive(server, message, () => {});
+        break;
+      case "take-cp":
+        paths.settle();
+        receive(server, message, () => {});
+        break;
+      case "unmounted":
+      case "stop":
+        paths.settle();
+        return;
+      case "serve":
+      case "serve-paths":
+      case "committed":
+      case "failed":
+      case "reclaim":
+      case "again":
+        receive(server, message, () => {});
+    }
+  }
+}
+
+function answerPath(server: Server, paths: PathServer, id: number, request: PathRequest): void {
+  const { reply, durableAt, bug } = paths.handle(request);
+  server.send({ kind: "answered", id, durableAt, reply });
+  if (bug !== undefined) throw bug;
+  if (durableAt !== 0) wantDurable(server, durableAt);
+  balance(server);
+  offerReclaiming(server);
+}
+
 /** The reply waits in the main thread; the consistency point that it waits for is asked for. */
 function hold(server: Server, durableAt: CpCount, reply: Uint8Array): void {
   server.send({ kind: "held", durableAt, reply });
+  wantDurable(server, durableAt);
+}
+
+function wantDurable(server: Server, durableAt: CpCount): void {
   const { state } = server.turns;
   if (state.phase === "flushing" && state.cp.cpCount >= durableAt) return;
   if (server.volume.openCp <= durableAt) server.turns.want("fsync");
@@ -226,8 +286,11 @@ function receive(server: Server, message: ToServer, again: Again): void {
       again(message.request);
       return;
     case "serve":
+    case "serve-paths":
+    case "ask":
+    case "unmounted":
     case "stop":
-      return; // only before the mount, where they are taken out
+      return; // only before the mount or in its place, where they are taken out
     default:
       assertNever(message);
   }

@@ -9,7 +9,8 @@ import type { MessagePort } from "node:worker_threads";
 import type { CpCount } from "../core/numbers.ts";
 import type { ControlError } from "../format/control-message.ts";
 import type { AccessTimes } from "../fs/context.ts";
-import type { Name, NodeId } from "../fs/file-system.ts";
+import type { DurableAt, Name, NodeId } from "../fs/file-system.ts";
+import type { PathReply, PathRequest } from "../fuse/native/path-request.ts";
 import type { CpCause, FrozenCp } from "../volume/volume.ts";
 import type { MountMode } from "./config.ts";
 import type { VolumeRequest, VolumeSummary } from "./volume-verbs.ts";
@@ -31,6 +32,12 @@ export interface ServerStart {
 export type ToServer =
   /** The mount is there: serve requests from this descriptor. */
   | { readonly kind: "serve"; readonly descriptor: number }
+  /** There will be a mount by the transport fuse-native: its requests come as messages. */
+  | { readonly kind: "serve-paths" }
+  /** A request by path, to be answered with the same number. */
+  | { readonly kind: "ask"; readonly id: number; readonly request: PathRequest }
+  /** The mount that is served by path is gone. */
+  | { readonly kind: "unmounted" }
   /** There will be no mount: close the volume. */
   | { readonly kind: "stop" }
   | { readonly kind: "verb"; readonly id: number; readonly request: VolumeRequest }
@@ -51,6 +58,8 @@ export type FromServer =
   | { readonly kind: "frozen"; readonly cp: FrozenCp }
   /** A reply to the kernel that must wait for a consistency point. */
   | { readonly kind: "held"; readonly durableAt: CpCount; readonly reply: Uint8Array }
+  /** The reply to a request by path, which must wait for a consistency point unless that is 0. */
+  | { readonly kind: "answered"; readonly id: number; readonly durableAt: DurableAt; readonly reply: PathReply }
   /** A request that depends on pages of the kernel: they are to be written back, and it is to be asked again. */
   | { readonly kind: "flush"; readonly node: NodeId; readonly offset: number; readonly request: Uint8Array }
   /** Large files were deleted, and are freed slice by slice when "reclaim" says so. */

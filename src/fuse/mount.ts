@@ -20,12 +20,25 @@
  * (kernel/fusermount.ts, loaded when it is needed), and lets others in where the administrator has allowed that.
  */
 import { spawn } from "node:child_process";
-import { closeSync, openSync, readFileSync, realpathSync, statSync, writeFileSync } from "node:fs";
-import { resolve } from "node:path";
+import {
+  accessSync,
+  closeSync,
+  constants,
+  openSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { join, resolve } from "node:path";
 import { UserError } from "../core/errors.ts";
 import { PAYLOAD_BYTES_MAX } from "./kernel/connection.ts";
+import { withoutFuse } from "./native/inherited-descriptors.ts";
+import type { Ask } from "./native/path-request.ts";
+import type { NativeMount } from "./native/transport.ts";
 
-export const MOUNT_TYPE = "fuse.tidemark";
+const MOUNT_SUBTYPE = "tidemark";
+export const MOUNT_TYPE = `fuse.${MOUNT_SUBTYPE}`;
 
 export interface MountOptions {
   /** First column of the mount table: the path of the volume as the user gave it. */
@@ -42,6 +55,15 @@ export interface Mounted {
   readonly directory: string;
 }
 
+export interface NativeMountOptions extends MountOptions {
+  /** Called in this thread, which must be the first of the process, for each request by path. */
+  readonly ask: Ask;
+  readonly log: (message: string) => void;
+}
+
+/** Its descriptor is libfuse's own, which serves and closes it. */
+export type NativelyMounted = Mounted & Pick<NativeMount, "ended" | "abandon">;
+
 /** Set anyway, so they may be asked for. For an ordinary user allow_other is a wish that can be refused. */
 const ALWAYS_SET = new Set(["allow_other", "default_permissions"]);
 /** What the transport sets itself. */
@@ -49,12 +71,7 @@ const RESERVED_OPTIONS = /^(fd|rootmode|user_id|group_id|blksize|subtype|fsname|
 
 /** Mounts, and returns before anything is served. Throws UserError with the reason and what to do. */
 export async function mount({ source, directory, readOnly = false, options = [] }: MountOptions): Promise<Mounted> {
-  const target = canonical(directory);
-  const reserved = options.find((option) => RESERVED_OPTIONS.test(option));
-  if (reserved !== undefined) throw new UserError("usage", `the mount option ${reserved} cannot be given`);
-  const comma = options.find((option) => option.includes(","));
-  if (comma !== undefined) throw new UserError("usage", `${comma} is more than one mount option`);
-  checkMountPoint(target);
+  const target = checkedTarget(directory, options);
   const descriptor = isRoot()
     ? await mountAsRoot(source, target, [
         readOnly ? "ro" : "rw",
@@ -66,6 +83,57 @@ export async function mount({ source, directory, readOnly = false, options = [] 
       ]);
   setReadahead(target);
   return { descriptor, directory: target };
+}
+
+/** Mounts with fuse-native, and serves as long as the mount is there. Throws UserError. */
+export async function mountNatively(how: NativeMountOptions): Promise<NativelyMounted> {
+  const { source, directory, readOnly = false, options = [], ask, log } = how;
+  const target = checkedTarget(directory, options);
+  const { mountNative } = await import("./native/transport.ts");
+  const mounted = await mountNative({
+    source,
+    subtype: MOUNT_SUBTYPE,
+    directory: target,
+    options: [readOnly ? "ro" : "rw", ...options],
+    ask,
+    log,
+  });
+  return { ...mounted, directory: target };
+}
+
+/** Why the kernel transport cannot be used by this user on this machine; undefined: it can. */
+export async function kernelTransportProblem(): Promise<string | undefined> {
+  const program = isRoot() ? "mount" : "fusermount3";
+  if (!isProgram(program)) return `there is no program ${program}`;
+  if (isRoot()) return undefined;
+  try {
+    await import("./kernel/receive-descriptor.ts");
+    return undefined;
+  } catch (error) {
+    return `koffi cannot be loaded: ${(error as Error).message.split("\n")[0]}`;
+  }
+}
+
+function isProgram(name: string): boolean {
+  return (process.env["PATH"] ?? "/usr/bin:/bin").split(":").some((folder) => {
+    try {
+      accessSync(join(folder, name), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** The directory as the mount table will have it. Refuses what cannot be mounted on, and options that are not for users. */
+function checkedTarget(directory: string, options: readonly string[]): string {
+  const target = canonical(directory);
+  const reserved = options.find((option) => RESERVED_OPTIONS.test(option));
+  if (reserved !== undefined) throw new UserError("usage", `the mount option ${reserved} cannot be given`);
+  const comma = options.find((option) => option.includes(","));
+  if (comma !== undefined) throw new UserError("usage", `${comma} is more than one mount option`);
+  checkMountPoint(target);
+  return target;
 }
 
 /** The source goes into the mount table as it is, whether a file of that name is found from here or not. */
@@ -87,7 +155,7 @@ async function mountAsRoot(source: string, target: string, options: readonly str
 
 async function mountAsUser(source: string, directory: string, options: readonly string[]): Promise<number> {
   const fusermount = await import("./kernel/fusermount.ts");
-  return fusermount.mountAsUser({ source, subtype: MOUNT_TYPE.replace("fuse.", ""), directory, options });
+  return fusermount.mountAsUser({ source, subtype: MOUNT_SUBTYPE, directory, options });
 }
 
 function isRoot(): boolean {
@@ -228,13 +296,16 @@ function setReadahead(target: string): void {
   }
 }
 
-interface Ran {
+export interface Ran {
   readonly status: number;
   readonly errors: string;
 }
 
-async function run(command: string, args: readonly string[], descriptor?: number): Promise<Ran> {
-  const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe", descriptor ?? "ignore"] });
+/** Runs a program to its end, without the descriptors of mounts but the one it is given, as its third. */
+export async function run(command: string, args: readonly string[], descriptor?: number): Promise<Ran> {
+  const child = withoutFuse(["ignore", "ignore", "pipe", descriptor ?? "ignore"], (stdio) =>
+    spawn(command, args, { stdio }),
+  );
   const stderr = child.stdio[2];
   let errors = "";
   stderr?.on("data", (chunk: Buffer) => {

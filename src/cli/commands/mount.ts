@@ -2,9 +2,10 @@ import { realpathSync } from "node:fs";
 import { resolve } from "node:path";
 import { UserError } from "../../core/errors.ts";
 import type { MountConfig, MountMode } from "../../daemon/config.ts";
+import { type Transport, transports } from "../../fuse/transports.ts";
 import { command } from "../command.ts";
 import { type MountSettings, parseMountOptions } from "../mount-options.ts";
-import { makeOutput } from "../output.ts";
+import { makeOutput, type Output } from "../output.ts";
 
 export const mountCommand = command({
   command: "mount <volume> <dir>",
@@ -26,6 +27,11 @@ export const mountCommand = command({
         describe: "Show the last consistency point, and follow to newer ones",
       })
       .option("snapshot", { type: "string", requiresArg: true, describe: "Show this snapshot, read-only" })
+      .option("transport", {
+        choices: transports,
+        requiresArg: true,
+        describe: "How requests come in; fuse-native where kernel cannot be used",
+      })
       .option("foreground", { type: "boolean", default: false, describe: "Stay, and log to stderr" })
       .option("log", { type: "string", requiresArg: true, describe: "Append the daemon's log to this file" })
       .option("options", {
@@ -36,10 +42,11 @@ export const mountCommand = command({
         default: [] as string[],
         describe: "ro, snapshot=NAME, cp-interval=10s, dirty=64M, cache=128M, noatime, nosuid, nodev, noexec",
       }),
-  async run({ volume, dir, readOnly, snapshot, foreground, log, options, json }) {
+  async run({ volume, dir, readOnly, snapshot, transport, foreground, log, options, json }) {
     const settings = parseMountOptions(options);
-    const config = configOf({ volume, dir, readOnly, snapshot, log, foreground, settings });
     const output = makeOutput({ json });
+    const chosen = transport ?? settings.transport ?? (await usableTransport(output));
+    const config = configOf({ volume, dir, readOnly, snapshot, transport: chosen, log, foreground, settings });
     const text = `${config.volume} is mounted on ${config.mountPoint}`;
     if (foreground) {
       const { runDaemon } = await import("../../daemon/run.ts");
@@ -57,16 +64,27 @@ interface MountRequest {
   readonly dir: string;
   readonly readOnly: boolean;
   readonly snapshot: string | undefined;
+  readonly transport: Transport;
   readonly log: string | undefined;
   readonly foreground: boolean;
   readonly settings: MountSettings;
 }
 
-function configOf({ volume, dir, readOnly, snapshot, log, foreground, settings }: MountRequest): MountConfig {
+function configOf({
+  volume,
+  dir,
+  readOnly,
+  snapshot,
+  transport,
+  log,
+  foreground,
+  settings,
+}: MountRequest): MountConfig {
   return {
     volume: real(volume),
     mountPoint: real(dir),
     mode: modeOf(readOnly || settings.readOnly, snapshot ?? settings.snapshot),
+    transport,
     cpIntervalMs: settings.cpIntervalMs,
     dirtyBytesMax: settings.dirtyBytesMax,
     cacheBytesMax: settings.cacheBytesMax,
@@ -74,6 +92,17 @@ function configOf({ volume, dir, readOnly, snapshot, log, foreground, settings }
     kernelOptions: settings.kernelOptions,
     logFile: log === undefined ? (foreground ? "stderr" : undefined) : resolve(log),
   };
+}
+
+/** The kernel transport, or the other one with a line that says why. */
+async function usableTransport(output: Output): Promise<Transport> {
+  const { kernelTransportProblem } = await import("../../fuse/mount.ts");
+  const problem = await kernelTransportProblem();
+  if (problem === undefined) return "kernel";
+  output.note(
+    `${problem}: mounting with the transport fuse-native, which has limits (native-notes/fuse-transports.md)`,
+  );
+  return "fuse-native";
 }
 
 function modeOf(readOnly: boolean, snapshot: string | undefined): MountMode {

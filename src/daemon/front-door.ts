@@ -1,0 +1,82 @@
+/**
+ * How requests reach the server thread, by either transport. The kernel's are read by the server thread itself. Those of
+ * fuse-native come in at this thread, whose event loop is the only one that its addon calls; they go over as messages,
+ * and their replies come back the same way, at once or when what they wait for is durable.
+ */
+import { closeSync } from "node:fs";
+import { statfs } from "node:fs/promises";
+import { assertNever } from "../core/numbers.ts";
+import { mount, mountNatively } from "../fuse/mount.ts";
+import type { Ask, PathReply } from "../fuse/native/path-request.ts";
+import type { MountConfig } from "./config.ts";
+import { knocker } from "./knock.ts";
+import type { ServerLink } from "./server-link.ts";
+import type { ToServer } from "./thread-messages.ts";
+
+export interface FrontDoor {
+  /** For notifications to the kernel. */
+  readonly descriptor: number;
+  /** Resolves when requests are being answered. To be called once, and at once. */
+  serve(): Promise<void>;
+  /** To be called when the server thread has ended: whoever still asks gets an error. */
+  close(): void;
+}
+
+export interface PathRequests {
+  readonly ask: Ask;
+  answered(id: number, reply: PathReply): void;
+}
+
+/** Matches replies to requests by path. */
+export function pathRequests(post: (message: ToServer) => void): PathRequests {
+  const waiting = new Map<number, (reply: PathReply) => void>();
+  let count = 0;
+  return {
+    ask(request, answer): void {
+      count += 1;
+      waiting.set(count, answer);
+      post({ kind: "ask", id: count, request });
+    },
+    answered(id, reply): void {
+      waiting.get(id)?.(reply);
+      waiting.delete(id);
+    },
+  };
+}
+
+/** Mounts. What the server thread may hold from then on can be sent through the door that this resolves with. */
+export async function openFrontDoor(
+  { volume, mountPoint, mode, transport, kernelOptions }: MountConfig,
+  link: ServerLink,
+  { requests, log }: { readonly requests: PathRequests; readonly log: (message: string) => void },
+): Promise<FrontDoor> {
+  const place = { source: volume, directory: mountPoint, readOnly: mode.kind !== "write", options: kernelOptions };
+  switch (transport) {
+    case "kernel": {
+      const { descriptor } = await mount(place);
+      return {
+        descriptor,
+        async serve(): Promise<void> {
+          link.post({ kind: "serve", descriptor });
+          await statfs(mountPoint); // the first request is answered: it serves
+          link.useKnocker(knocker(mountPoint, link.wake));
+        },
+        close: () => closeSync(descriptor),
+      };
+    }
+    case "fuse-native": {
+      link.post({ kind: "serve-paths" });
+      const { descriptor, ended, abandon } = await mountNatively({ ...place, ask: requests.ask, log });
+      return {
+        descriptor,
+        async serve(): Promise<void> {
+          void ended.then(() => link.post({ kind: "unmounted" }));
+          await statfs(mountPoint);
+        },
+        close: abandon,
+      };
+    }
+    default:
+      return assertNever(transport);
+  }
+}
