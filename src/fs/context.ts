@@ -36,6 +36,7 @@ export interface Context {
 /** Where only the kernel itself, or a restore that invalidates all of it, changes what the kernel has been told. */
 export const VALID_MS_FOREVER = 86_400_000;
 const DAY_MS = 86_400_000;
+const TICK_NS_MAX = 10_000_000;
 const TWO_32 = 0x1_0000_0000;
 const SECTORS_PER_BLOCK = 8;
 
@@ -97,12 +98,8 @@ export function stampChange(inode: Inode, now: Time): void {
 
 /** A file or directory has been read. An access time that cannot be stored is no reason for the reading to fail. */
 export function stampAccess(context: Context, state: State, inode: Inode): void {
-  if (!state.writable || context.accessTimes === "noatime" || context.volume.failure !== undefined) return;
   const now = context.clock.now();
-  if (context.accessTimes === "relatime") {
-    const { atime, mtime, ctime } = inode;
-    if (isAfter(atime, mtime) && isAfter(atime, ctime) && timeToMs(now) - timeToMs(atime) < DAY_MS) return;
-  }
+  if (!isAccessDue(context, state, inode, now)) return;
   const inodes = context.states.inodesOf(state);
   try {
     inodes.reserve(inodes.tree.height + 1, "write");
@@ -114,6 +111,16 @@ export function stampAccess(context: Context, state: State, inode: Inode): void 
   inode.atime = now;
 }
 
-function isAfter(a: Time, b: Time): boolean {
-  return a.seconds > b.seconds || (a.seconds === b.seconds && a.nanoseconds > b.nanoseconds);
+/** Would reading it now set its access time? */
+export function isAccessDue(context: Context, state: State, inode: Inode, now: Time): boolean {
+  if (!state.writable || context.accessTimes === "noatime" || context.volume.failure !== undefined) return false;
+  if (context.accessTimes === "strictatime") return true;
+  const { atime, mtime, ctime } = inode;
+  return !(isWellAfter(atime, mtime) && isWellAfter(atime, ctime) && timeToMs(now) - timeToMs(atime) < DAY_MS);
+}
+
+/** Later than what the kernel's clock may have meant, which stamps writes: it moves in ticks. */
+function isWellAfter(a: Time, b: Time): boolean {
+  const seconds = a.seconds - b.seconds;
+  return seconds > 1 || (seconds >= 0 && seconds * 1e9 + a.nanoseconds - b.nanoseconds > TICK_NS_MAX);
 }

@@ -9,7 +9,7 @@ import { punchHole, readFile, resizeFile, seekData, writeFile } from "../tree/fi
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import { killPrivileges, truncateAtOpen } from "./attributes.ts";
 import { inodesBound } from "./bounds.ts";
-import { type Context, entryOf, stampAccess, stampChange, writableInodes } from "./context.ts";
+import { type Context, entryOf, isAccessDue, stampAccess, stampChange, writableInodes } from "./context.ts";
 import type { Changed, DurableAt, EmitEntry, Entry, FileSystem, Name, Opened } from "./file-system.ts";
 import type { OpenInode } from "./handles.ts";
 import {
@@ -51,12 +51,23 @@ const TWO_32 = 0x1_0000_0000;
 /** Copied in one go, so that others need not wait long; and read before it is written. */
 const COPY_BYTES_MAX = 8 << 20;
 const COPY_CHUNK_BYTES = 1 << 20;
+/** Files that are not worth more than one request. */
+const REREAD_BYTES_MAX = 1 << 20;
 
 const BY_ROOT: Changed = { killPriv: false };
 
 export function dataOperations(context: Context): DataOperations {
   const { states, handles, clock, volume } = context;
   let copyBuffer: Uint8Array | undefined;
+
+  /**
+   * What the kernel reads from its own pages is not seen here, and it keeps no access times. So that relatime holds, a small
+   * file is read anew by who opens it for reading when its access time is due: one request, once for each change.
+   */
+  function mustSeeReading(state: State, inode: Inode, flags: number): boolean {
+    if ((flags & O_ACCMODE) !== O_RDONLY || (flags & (O_NOATIME | O_TRUNC)) !== 0) return false;
+    return inode.tree.sizeBytes <= REREAD_BYTES_MAX && isAccessDue(context, state, inode, clock.now());
+  }
 
   return {
     open(node, flags): Opened {
@@ -66,7 +77,10 @@ export function dataOperations(context: Context): DataOperations {
       const inode = states.inode(state, ino);
       checkOpen(state, inode, flags);
       if ((flags & O_TRUNC) !== 0) truncateAtOpen(context, writableInodes(context, state), inode);
-      return { handle: handles.open({ kind: "file", state, ino, flags }), keepCache: true };
+      return {
+        handle: handles.open({ kind: "file", state, ino, flags }),
+        keepCache: !mustSeeReading(state, inode, flags),
+      };
     },
 
     read(handle, offset, length, into, intoOffset): number {
@@ -152,9 +166,11 @@ export function dataOperations(context: Context): DataOperations {
       if (isSnapshotsNode(node)) return { handle: handles.open({ kind: "snapshots", node }), keepCache: false };
       const state = states.of(node);
       const ino = inoOf(node);
-      checkNotDoomed(state, states.directory(state, ino));
+      const inode = states.directory(state, ino);
+      checkNotDoomed(state, inode);
       const isMoving = context.following && state === states.current && ino === ROOT_INO;
-      return { handle: handles.open({ kind: "directory", state, ino, flags: 0 }), keepCache: !isMoving };
+      const isSeen = isMoving || isAccessDue(context, state, inode, clock.now());
+      return { handle: handles.open({ kind: "directory", state, ino, flags: 0 }), keepCache: !isSeen };
     },
 
     readDirectory(handle, cookie, { plus }, emit): void {

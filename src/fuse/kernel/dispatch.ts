@@ -57,6 +57,7 @@ const O_RDWR = 2;
 const O_EXCL = 0o200;
 const O_TRUNC = 0o1000;
 const O_APPEND = 0o2000;
+const O_NOATIME = 0o1000000;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 
@@ -325,11 +326,11 @@ function noteWriter({ writebackCache, writers }: Connection, { handle }: Opened,
 
 /**
  * With the write-back cache the kernel reads through handles that were opened for writing only, to fill the rest of a
- * page, and places appended data by itself.
+ * page, which is nobody's access, and places appended data by itself.
  */
 function handleFlags({ writebackCache }: Connection, flags: number): number {
   if (!writebackCache) return flags;
-  const widened = (flags & O_ACCMODE) === O_WRONLY ? (flags & ~O_ACCMODE) | O_RDWR : flags;
+  const widened = (flags & O_ACCMODE) === O_WRONLY ? (flags & ~O_ACCMODE) | O_RDWR | O_NOATIME : flags;
   return widened & ~O_APPEND;
 }
 
@@ -453,11 +454,11 @@ function releaseDirectory(_: Connection, fs: FileSystem, view: DataView): void {
 }
 
 /**
- * Of the system namespace there are access lists and no more; and these where the kernel enforces them (POSIX_ACL), for
- * lists that nobody heeds are worse than none.
+ * The kernel passes any name on; there are those of ext4. Access lists are served where the kernel enforces them
+ * (POSIX_ACL): lists that nobody heeds are worse than none.
  */
 function isRefusedXattr({ posixAcl }: Connection, name: string): boolean {
-  return name.startsWith("system.") && !(posixAcl && isAccessList(name));
+  return !(/^(user|trusted|security)\../s.test(name) || (posixAcl && isAccessList(name)));
 }
 
 function getXattr(connection: Connection, fs: FileSystem, view: DataView): number {
@@ -467,7 +468,16 @@ function getXattr(connection: Connection, fs: FileSystem, view: DataView): numbe
 }
 
 function listXattrs(connection: Connection, fs: FileSystem, view: DataView): number {
-  return probed(connection, fs.listXattrs(connection.node), abi.getxattrRequest.get.sizeBytes(view, ARGUMENTS));
+  const names = fs.listXattrs(connection.node);
+  const isRoot = requestHeader.get.uid(connection.requestView, 0) === 0;
+  const shown = isRoot || names.length === 0 ? names : withoutTrusted(names);
+  return probed(connection, shown, abi.getxattrRequest.get.sizeBytes(view, ARGUMENTS));
+}
+
+/** Names that only root may know of. */
+function withoutTrusted(names: Uint8Array): Uint8Array {
+  const list = Buffer.from(names).toString("latin1");
+  return Buffer.from(list.replaceAll(/(?<=^|\0)trusted\.[^\0]*\0/g, ""), "latin1");
 }
 
 /** A caller with no room asks for the length; one with too little is told so. */
