@@ -22,6 +22,7 @@ import { mirrorStatusCommand } from "./commands/mirror-status.ts";
 import { mountCommand } from "./commands/mount.ts";
 import { snapshotCreateCommand } from "./commands/snapshot-create.ts";
 import { snapshotDeleteCommand } from "./commands/snapshot-delete.ts";
+import { snapshotDiffCommand } from "./commands/snapshot-diff.ts";
 import { snapshotListCommand } from "./commands/snapshot-list.ts";
 import { snapshotRenameCommand } from "./commands/snapshot-rename.ts";
 import { snapshotRestoreCommand } from "./commands/snapshot-restore.ts";
@@ -45,6 +46,7 @@ const commands: readonly Command[] = [
     snapshotRestoreCommand,
     snapshotRenameCommand,
     snapshotListCommand,
+    snapshotDiffCommand,
   ]),
   noun("image", "Ship snapshots, or what changed between two, as streams of blocks.", [
     imageSendCommand,

@@ -10,6 +10,7 @@ import { lockVolume } from "../device/volume-lock.ts";
 import type { CheckOptions, CheckProgress, CheckReport } from "../volume/check.ts";
 import type { CheckMessage, CheckStart } from "./check-thread.ts";
 import { type ControlClient, connectWriter } from "./control-client.ts";
+import { withHeldSnapshot } from "./held-snapshot.ts";
 import { userError } from "./plain-error.ts";
 
 export interface CheckPathOptions extends Pick<CheckOptions, "readData"> {
@@ -31,31 +32,8 @@ export async function checkPath(path: string, options: CheckPathOptions): Promis
 }
 
 async function checkMounted(path: string, client: ControlClient, options: CheckPathOptions): Promise<CheckReport> {
-  await dropLeftOver(client);
-  const name = `${HELD_PREFIX}${process.pid}`;
-  await client.call("snapshot-create", { name, mirror: true });
-  try {
-    return await checkInThread({ path, options: { readData: options.readData ?? true, only: "snapshots" } }, options);
-  } finally {
-    await client.call("snapshot-delete", { name });
-  }
-}
-
-/** What checks that were killed have left. */
-async function dropLeftOver(client: ControlClient): Promise<void> {
-  for (const { name, mirror } of await client.call("snapshot-list", { unique: false })) {
-    if (!mirror || !name.startsWith(HELD_PREFIX)) continue;
-    if (!isAlive(Number(name.slice(HELD_PREFIX.length)))) await client.call("snapshot-delete", { name });
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return pid !== process.pid;
-  } catch {
-    return false;
-  }
+  const which = { path, options: { readData: options.readData ?? true, only: "snapshots" } } as const;
+  return withHeldSnapshot(client, HELD_PREFIX, () => checkInThread(which, options));
 }
 
 async function checkUnmounted(path: string, options: CheckPathOptions): Promise<CheckReport> {

@@ -24,7 +24,7 @@ const shape = {
   rdev: u32, // device number of a special file, in the kernel's encoding (major << 8 | minor, extended)
   flags: u32, // INODE_INLINE
   generation: u32, // tells two files apart that had the same number one after the other
-  parent: u32, // directories: the inode of the parent
+  parent: u32, // directories: the inode of the parent; others: a directory that named it, a hint, 0: none
   blockCount: u64, // blocks held, indirect ones too
   atime: nested(timeRecord, "time"),
   mtime: nested(timeRecord, "time"),

@@ -283,7 +283,7 @@ function addNew(context: Context, place: Place, name: Name, what: NewInode): Ino
   inode.mode = inherited?.mode ?? withoutUmask(what.mode, what.caller);
   inode.linkCount = isSubdirectory ? 2 : 1;
   inode.rdev = what.rdev ?? 0;
-  if (isSubdirectory) inode.parent = dir.ino;
+  inode.parent = dir.ino;
   own(inode, dir, what.caller);
   stampBirth(context, inode);
   try {
@@ -333,6 +333,7 @@ function linkIn(context: Context, place: Place, name: Name, inode: Inode): void 
   if (isRescue) orphans.rescue(inode);
   const now = context.clock.now();
   inode.linkCount += 1;
+  inode.parent = dir.ino;
   inode.ctime = now;
   dir.entryCount += 1;
   stampChange(dir, now);

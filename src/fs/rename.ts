@@ -150,6 +150,7 @@ function swap(context: Context, move: Move, moved: Inode, target: Inode): void {
   if (isDirectory(target.mode)) reparent(target, into.inode, from.inode);
   stampMove(context, move, moved);
   target.ctime = moved.ctime;
+  target.parent = from.inode.ino;
 }
 
 function markDirty({ from, into }: Move, moved: Inode): void {
@@ -171,4 +172,5 @@ function stampMove(context: Context, { from, into }: Move, moved: Inode): void {
   stampChange(from.inode, now);
   stampChange(into.inode, now);
   moved.ctime = now;
+  moved.parent = into.inode.ino; // of a directory that is so already
 }

@@ -18,6 +18,7 @@ const commands: readonly string[] = [
   "snapshot restore",
   "snapshot rename",
   "snapshot list",
+  "snapshot diff",
   "image send",
   "image receive",
   "image inspect",
