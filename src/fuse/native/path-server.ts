@@ -26,6 +26,7 @@ import type { PathOperation, PathReply, PathRequest, RequestOf } from "./path-re
 import { lastName, nameOf, type PathWalk, type Place, pathWalk, textOf } from "./path-walk.ts";
 import { inoOf, statNumbers, statusNumbers, timeOf } from "./stat-numbers.ts";
 
+const NAMESPACES = /^(user|trusted|security)\../;
 const HANDLE_MAX = 0x7fff_ffff;
 const O_RDWR = 2;
 /** chown(2) leaves alone what is -1. */
@@ -187,10 +188,12 @@ const handlers: { readonly [Op in PathOperation]: Handler<RequestOf<Op>> } = {
   chmod: (server, { path, mode }) => change(server, path, { mode: mode & 0o7777 }),
   chown: (server, { path, uid, gid }) =>
     change(server, path, { ...(uid === UNCHANGED ? {} : { uid }), ...(gid === UNCHANGED ? {} : { gid }) }),
-  truncate: (server, { path, sizeBytes }) => change(server, path, { sizeBytes: checked(sizeBytes) }),
+  // To nothing: O_TRUNC, most likely, which changes the time of an empty file too. libfuse does not say.
+  truncate: (server, { path, sizeBytes }) =>
+    change(server, path, { sizeBytes: checked(sizeBytes), ...(sizeBytes === 0 ? { mtime: "now" } : {}) }),
   ftruncate: (server, { handle, sizeBytes }) => {
     const { node } = openAt(server, handle);
-    server.fs.setAttributes(node, { sizeBytes: checked(sizeBytes) }, server.caller);
+    server.fs.setAttributes(node, { sizeBytes: checked(sizeBytes), mtime: "now" }, server.caller);
   },
   utimens: (server, { path, atimeMs, mtimeMs }) =>
     change(server, path, { atime: timeOf(atimeMs), mtime: timeOf(mtimeMs) }),
@@ -246,7 +249,7 @@ const handlers: { readonly [Op in PathOperation]: Handler<RequestOf<Op>> } = {
   listxattr: (server, { path, sizeBytesMax }) =>
     withNode(server, path, (node) => {
       const names = Buffer.from(server.fs.listXattrs(node)).toString("latin1").split("\0");
-      const shown = names.filter((name) => name !== "" && !name.startsWith("system."));
+      const shown = names.filter((name) => NAMESPACES.test(name));
       return valueReply(Buffer.from(shown.map((name) => `${name}\0`).join(""), "latin1"), sizeBytesMax);
     }),
   setxattr: (server, { path, name, value, flags }) => {
@@ -411,9 +414,9 @@ function valueReply(bytes: Uint8Array, sizeBytesMax: number): PathReply {
   return { result: bytes.length, bytes: Uint8Array.from(bytes) };
 }
 
-/** Access lists would be kept and not enforced: libfuse 2.9 does not tell the kernel to. */
+/** Access lists (system.*) would be kept and not enforced: libfuse 2.9 does not tell the kernel to. */
 function xattrName(text: string): Name {
-  if (text.startsWith("system.")) throw new FsError("EOPNOTSUPP", "no system attributes by this transport");
+  if (!NAMESPACES.test(text)) throw new FsError("EOPNOTSUPP", `an attribute in no namespace of ours: ${text}`);
   return nameOf(text);
 }
 
