@@ -133,6 +133,12 @@ function guarded<Guarded extends (...args: never[]) => unknown>(operation: Guard
     try {
       return run(a, b, c, d, e, f);
     } catch (error) {
+      if (!states.movedUnder(error)) throw states.answerTo(error);
+    }
+    states.begin();
+    try {
+      return run(a, b, c, d, e, f);
+    } catch (error) {
       throw states.answerTo(error);
     }
   };

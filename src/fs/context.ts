@@ -2,11 +2,11 @@
 import type { Clock, Time } from "../core/clock.ts";
 import { timeToMs } from "../core/clock.ts";
 import { FsError } from "../core/errors.ts";
-import { ROOT_INO } from "../format/constants.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import type { Volume } from "../volume/volume.ts";
 import type { Attributes, AttributesReply, Entry } from "./file-system.ts";
 import type { Handles } from "./handles.ts";
+import { isDirectory } from "./modes.ts";
 import type { State, States } from "./nodes.ts";
 import type { Orphans } from "./reclaim.ts";
 
@@ -58,27 +58,33 @@ export function attributesOf(state: State, inode: Inode): Attributes {
 }
 
 export function attributesReply(context: Context, state: State, inode: Inode): AttributesReply {
-  const isMoving = isMovingRoot(context, state, inode.ino);
-  return { attributes: attributesOf(state, inode), attributesValidMs: isMoving ? 0 : VALID_MS_FOREVER };
+  return {
+    attributes: attributesOf(state, inode),
+    attributesValidMs: attributesValidMs(context, state, inode),
+  };
 }
 
-/** An entry of a directory as the kernel wants it. The caller counts the lookup. */
-export function entryOf(context: Context, state: State, parentIno: number, inode: Inode): Entry {
+function attributesValidMs(context: Context, state: State, inode: Inode): number {
+  return isMoving(context, state) && isDirectory(inode.mode) ? 0 : VALID_MS_FOREVER;
+}
+
+/** An entry of a directory as the kernel wants it, of an inode whose home is `state`. The caller counts the lookup. */
+export function entryOf(context: Context, state: State, inode: Inode): Entry {
   return {
     nodeId: context.states.nodeOf(state, inode.ino),
     generation: inode.generation,
     attributes: attributesOf(state, inode),
-    entryValidMs: isMovingRoot(context, state, parentIno) ? 0 : VALID_MS_FOREVER,
-    attributesValidMs: isMovingRoot(context, state, inode.ino) ? 0 : VALID_MS_FOREVER,
+    entryValidMs: isMoving(context, state) ? 0 : VALID_MS_FOREVER,
+    attributesValidMs: attributesValidMs(context, state, inode),
   };
 }
 
 /**
- * On a following mount the roots of all states are one node of the kernel's, so what is told of that node is never valid for
- * long: neither in the current state nor in one that a directory handle, opened before the move, is still reading.
+ * On a following mount a directory is one node in all states, so what is told of it and of its names is never valid for long:
+ * neither in the current state nor in one that a directory handle, opened before the move, is still reading.
  */
-function isMovingRoot(context: Context, state: State, ino: number): boolean {
-  return context.following && state.snapshotId === 0 && ino === ROOT_INO;
+export function isMoving(context: Context, state: State): boolean {
+  return context.following && state.snapshotId === 0;
 }
 
 /** The inodes of a state to be changed. Throws FsError EROFS, ESTALE; EIO when a consistency point has failed. */

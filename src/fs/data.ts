@@ -2,15 +2,15 @@
 
 import { BLOCK_BYTES } from "../core/block.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
-import { FILE_BYTES_MAX, ROOT_INO } from "../format/constants.ts";
+import { FILE_BYTES_MAX } from "../format/constants.ts";
 import { COOKIE_DOT, COOKIE_DOT_DOT, cookieOf, eachEntry, keyAfterCookie } from "../tree/directory.ts";
 import { DirectoryFile } from "../tree/directory-file.ts";
 import { punchHole, readFile, resizeFile, seekData, writeFile } from "../tree/file-data.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import { killPrivileges, truncateAtOpen } from "./attributes.ts";
 import { inodesBound } from "./bounds.ts";
-import { type Context, entryOf, isAccessDue, stampAccess, stampChange, writableInodes } from "./context.ts";
-import type { Changed, DurableAt, EmitEntry, Entry, FileSystem, Name, Opened } from "./file-system.ts";
+import { type Context, entryOf, isAccessDue, isMoving, stampAccess, stampChange, writableInodes } from "./context.ts";
+import type { Changed, DurableAt, EmitEntry, FileSystem, Name, Opened } from "./file-system.ts";
 import type { OpenInode } from "./handles.ts";
 import {
   FALLOC_FL_KEEP_SIZE,
@@ -168,8 +168,7 @@ export function dataOperations(context: Context): DataOperations {
       const ino = inoOf(node);
       const inode = states.directory(state, ino);
       checkNotDoomed(state, inode);
-      const isMoving = context.following && state === states.current && ino === ROOT_INO;
-      const isSeen = isMoving || isAccessDue(context, state, inode, clock.now());
+      const isSeen = isMoving(context, state) || isAccessDue(context, state, inode, clock.now());
       return { handle: handles.open({ kind: "directory", state, ino, flags: 0 }), keepCache: !isSeen };
     },
 
@@ -259,9 +258,11 @@ function readDirectory(context: Context, open: OpenInode, cookie: number, plus: 
   const isListing = snapshotsListed(context, state, ino);
   let isRoom = true;
   eachEntry(new DirectoryFile(inodes, inode), keyAfterCookie(cookie), (name, childIno, type, key) => {
-    const entry = plus ? childEntry(context, state, inodes, ino, childIno) : undefined;
+    const child = plus ? childOrDamaged(inodes, childIno) : undefined;
+    const home = child === undefined ? state : states.homeOf(state, child);
+    const entry = child === undefined ? undefined : entryOf(context, home, child);
     isRoom = emit(name as Name, inoHigh + childIno, type, cookieOf(key), entry);
-    if (isRoom && entry !== undefined) states.lookedUp(state, childIno);
+    if (isRoom && entry !== undefined) states.lookedUp(home, childIno);
     return isRoom;
   });
   if (!isListing || !isRoom || cookie >= COOKIE_SNAPSHOTS) return;
@@ -269,16 +270,9 @@ function readDirectory(context: Context, open: OpenInode, cookie: number, plus: 
 }
 
 /** A damaged inode must not hide the other entries of its directory: the kernel will ask for it, and hear of it. */
-function childEntry(
-  context: Context,
-  state: State,
-  inodes: InodeFile,
-  parentIno: number,
-  ino: number,
-): Entry | undefined {
+function childOrDamaged(inodes: InodeFile, ino: number): Inode | undefined {
   try {
-    const child = inodes.get(ino);
-    return child === undefined ? undefined : entryOf(context, state, parentIno, child);
+    return inodes.get(ino);
   } catch (error) {
     if (error instanceof CorruptionError) return undefined;
     throw error;

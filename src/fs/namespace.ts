@@ -76,9 +76,10 @@ const SYMLINK_BLOCKS = 4;
 export function nameOperations(context: Context): NameOperations {
   const { states, handles } = context;
 
-  function found(state: State, parentIno: number, inode: Inode): Entry {
-    const entry = entryOf(context, state, parentIno, inode);
-    states.lookedUp(state, inode.ino);
+  function found(state: State, inode: Inode): Entry {
+    const home = states.homeOf(state, inode);
+    const entry = entryOf(context, home, inode);
+    states.lookedUp(home, inode.ino);
     return entry;
   }
 
@@ -88,12 +89,12 @@ export function nameOperations(context: Context): NameOperations {
     }
     const state = states.of(parent);
     const ino = inoOf(parent);
-    if (name === ".") return found(state, ino, states.inode(state, ino));
+    if (name === ".") return found(state, states.inode(state, ino));
     const dir = states.directory(state, ino);
     const inodes = states.inodesOf(state);
     if (name === "..") {
       if (ino === state.topIno && state.inoHigh !== 0) return snapshotsEntry(context, states.current, ino);
-      return found(state, ino, states.inode(state, dir.parent));
+      return found(state, states.inode(state, dir.parent));
     }
     if (name.length > NAME_BYTES_MAX) throw tooLong();
     if (name === SNAPSHOTS_NAME && snapshotsShown(context, state) && !hasOwnSnapshots(inodes, dir)) {
@@ -101,14 +102,14 @@ export function nameOperations(context: Context): NameOperations {
     }
     const entry = lookupEntry(new DirectoryFile(inodes, dir), inodes.hashSeed, name);
     if (entry === undefined) throw NO_ENTRY;
-    return found(state, ino, childOf(inodes, dir, entry));
+    return found(state, childOf(inodes, dir, entry));
   }
 
   function add(parent: NodeId, name: Name, what: NewInode): Entry {
     const place = placeOf(context, parent, name);
     if (lookupIn(place, name) !== undefined) throw exists();
     const inode = addNew(context, place, name, what);
-    return found(place.state, place.inode.ino, inode);
+    return found(place.state, inode);
   }
 
   return {
@@ -165,7 +166,7 @@ export function nameOperations(context: Context): NameOperations {
         throw error;
       }
       const handle = handles.open({ kind: "file", state, ino: inode.ino, flags });
-      return openedEntry(found(state, dir.ino, inode), handle);
+      return openedEntry(found(state, inode), handle);
     },
 
     link(node, parent, name): Entry {
@@ -177,7 +178,7 @@ export function nameOperations(context: Context): NameOperations {
       if (isDirectory(inode.mode)) throw new FsError("EPERM", "a directory has one name only");
       if (lookupIn(place, name) !== undefined) throw exists();
       linkIn(context, place, name, inode);
-      return found(from, place.inode.ino, inode);
+      return found(from, inode);
     },
 
     unlink(parent, name): void {

@@ -13,6 +13,11 @@
  * A view is a state of its own because the kernel lets a directory have one place only: were the same nodes found below
  * /.snapshot/NAME and below DIR/.snapshot/NAME, each lookup of the one would move them away from the other.
  *
+ * On a following mount directories are in no state of their own: their nodes are those of state 0, which is whichever is
+ * current, as the root's is everywhere. So a shell stays in a directory while the mirror moves on, and sees what is new. A
+ * file is in the state in which it was last seen to change: what has not changed keeps its node, and with it the kernel's
+ * pages; what has gets another one, and an open file goes on in its own state.
+ *
  * A state ends in one of three ways. A restore replaces the active filesystem: what was looked up in it is ESTALE. A
  * snapshot is deleted: ESTALE too. A following mount moves on: the old state goes on being read, its blocks are verified
  * like all others, and one that has been given to something else answers ESTALE. Old states are dropped when the kernel
@@ -21,8 +26,10 @@
  * Invariant: the number of a state is not used for another one while the kernel knows a node of it; a state that ended
  * stays in the table, without its inodes, until then.
  */
+import type { Time } from "../core/clock.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { U32_MAX } from "../core/numbers.ts";
+import { sameBytes } from "../core/uuid.ts";
 import { FIRST_FREE_INO, ROOT_INO } from "../format/constants.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import type { BlockStore } from "../tree/block-store.ts";
@@ -68,6 +75,8 @@ export interface States {
   ofSnapshot(record: SnapshotRecord): State;
   /** The snapshot from the directory `ino` downwards. */
   viewOf(record: SnapshotRecord, ino: number): State;
+  /** The state that the node of an inode seen in `state` belongs to, when the kernel is about to be told of it. */
+  homeOf(state: State, inode: Inode): State;
   nodeOf(state: State, ino: number): NodeId;
   /** The kernel has been told of a node. */
   lookedUp(state: State, ino: number): void;
@@ -75,6 +84,8 @@ export interface States {
   forget(node: NodeId, count: number): void;
   opened(state: State, ino: number): void;
   released(state: State, ino: number): void;
+  /** Whether the operation that has just failed can be done again: the mirror had moved on, and so has the current state. */
+  movedUnder(error: unknown): boolean;
   /** What the caller of the operation that has just failed is to see. */
   answerTo(error: unknown): unknown;
 }
@@ -145,13 +156,29 @@ export function openStates(options: StatesOptions): States {
   /** Ended or left behind, oldest first. */
   let old: State[] = [];
   let stores: readonly BlockStore[] = [];
-  let numberNext = 0;
+  /** Following: what stands for the current state in the nodes of directories. */
+  const moving: State = {
+    number: 0,
+    inodes: undefined,
+    writable: false,
+    snapshotId: 0,
+    inoHigh: 0,
+    topIno: ROOT_INO,
+    lookupCount: 0,
+    handleCount: 0,
+    uses: NO_USES,
+  };
+  /** Following: the generation of each directory that the kernel knows, and the state that each of its files is in. */
+  const generations = new Map<number, number>();
+  const homes = new Map<number, State>();
+  let numberNext = following ? 1 : 0;
   let touched: State | undefined;
   let stateCount = volume.stateCount;
   let current = snapshot === undefined ? activeState() : snapshotState(snapshot, 0);
 
   function newState(fields: Pick<State, "inodes" | "writable" | "snapshotId" | "inoHigh" | "topIno">): State {
-    while (byNumber.has(numberNext)) numberNext = (numberNext + 1) % STATE_NUMBER_END;
+    while (byNumber.has(numberNext) || (following && numberNext === 0))
+      numberNext = (numberNext + 1) % STATE_NUMBER_END;
     const { inodes, writable, snapshotId, inoHigh, topIno } = fields;
     const number = numberNext;
     numberNext = (numberNext + 1) % STATE_NUMBER_END;
@@ -304,7 +331,24 @@ export function openStates(options: StatesOptions): States {
     const inodes = inodesOf(state);
     const found = ino >= FIRST_FREE_INO || ino === ROOT_INO ? inodes.get(ino) : undefined;
     if (found === undefined) throw new FsError("ESTALE", `inode ${ino} is free`);
+    if (following && state === current && (generations.get(ino) ?? found.generation) !== found.generation) {
+      throw new FsError("ESTALE", `directory ${ino} has been deleted, and its number used again`);
+    }
     return found;
+  }
+
+  function homeOf(state: State, seen: Inode): State {
+    if (!following || state.snapshotId !== 0) return state;
+    const { ino } = seen;
+    if (isDirectory(seen.mode)) {
+      generations.set(ino, seen.generation);
+      return moving;
+    }
+    generations.delete(ino);
+    const last = homes.get(ino);
+    if (last !== undefined && last !== state && isUnchanged(last, seen)) return last;
+    if (state === current) homes.set(ino, state);
+    return state;
   }
 
   return {
@@ -319,7 +363,7 @@ export function openStates(options: StatesOptions): States {
     of(node): State {
       if (node === ROOT_NODE) return current;
       const number = Math.floor(node / TWO_32);
-      if (number === current.number) return current;
+      if (number === current.number || (following && number === 0)) return current;
       const state = byNumber.get(number);
       if (state === undefined) throw new FsError("ESTALE", `node ${node} is of no state that is known`);
       return state;
@@ -333,6 +377,7 @@ export function openStates(options: StatesOptions): States {
     },
     ofSnapshot,
     viewOf,
+    homeOf,
     nodeOf(state, ino): NodeId {
       if (ino === ROOT_INO && state.snapshotId === current.snapshotId) return ROOT_NODE;
       return (state.number * TWO_32 + ino) as NodeId;
@@ -345,7 +390,12 @@ export function openStates(options: StatesOptions): States {
     forget(known, count): void {
       const node = isSnapshotsNode(known) ? directoryOf(known) : known; // looking up .snapshot counts for its directory
       if (node === ROOT_NODE) return;
-      const state = byNumber.get(Math.floor(node / TWO_32));
+      const number = Math.floor(node / TWO_32);
+      if (following) {
+        if (number === 0) generations.delete(inoOf(node));
+        else if (homes.get(inoOf(node))?.number === number) homes.delete(inoOf(node));
+      }
+      const state = byNumber.get(number);
       if (state === undefined) return;
       state.lookupCount = Math.max(0, state.lookupCount - count);
       unuse(state, inoOf(node), count);
@@ -360,13 +410,47 @@ export function openStates(options: StatesOptions): States {
       unuse(state, ino, 1);
       sweep(state);
     },
+    // The mirror may have moved on and given our blocks to something else before we noticed.
+    movedUnder: (error) => following && error instanceof CorruptionError && touched === current && volume.follow(),
     answerTo(error): unknown {
       if (!following || !(error instanceof CorruptionError) || touched === undefined) return error;
-      // The mirror may have moved on and given our blocks to something else before we noticed.
-      if (touched === current && !volume.follow()) return error;
+      if (touched === current && volume.stateCount === stateCount) return error;
       return new FsError("ESTALE", "the mirror has moved on and reused a block of this state", { cause: error });
     },
   };
+}
+
+/** Whether a file is the same in another state: then that state's node of it will do, and the kernel keeps its pages. */
+function isUnchanged({ inodes }: State, seen: Inode): boolean {
+  try {
+    const known = inodes?.get(seen.ino);
+    return known !== undefined && isSameInode(known, seen);
+  } catch (error) {
+    if (error instanceof CorruptionError) return false; // a block of that state has been used again
+    throw error;
+  }
+}
+
+/** Every change of a file's contents, attributes or extended attributes shows in one of these. */
+function isSameInode(a: Inode, b: Inode): boolean {
+  return (
+    a.generation === b.generation &&
+    a.mode === b.mode &&
+    a.uid === b.uid &&
+    a.gid === b.gid &&
+    a.linkCount === b.linkCount &&
+    a.tree.sizeBytes === b.tree.sizeBytes &&
+    a.tree.blockCount === b.tree.blockCount &&
+    a.xattrIno === b.xattrIno &&
+    isSameTime(a.atime, b.atime) &&
+    isSameTime(a.mtime, b.mtime) &&
+    isSameTime(a.ctime, b.ctime) &&
+    sameBytes(a.tree.pointers, b.tree.pointers)
+  );
+}
+
+function isSameTime(a: Time, b: Time): boolean {
+  return a.seconds === b.seconds && a.nanoseconds === b.nanoseconds;
 }
 
 /** Is there a snapshot of this number? They are in order of their numbers. */

@@ -73,8 +73,9 @@ function attributesFor(context: Context, state: State, directory: Inode): Attrib
 export function snapshotsEntry(context: Context, state: State, ino: number): Entry {
   const { states } = context;
   const attributes = attributesFor(context, state, states.directory(state, ino));
-  const nodeId = snapshotsNodeOf(states.nodeOf(state, ino));
-  states.lookedUp(state, ino);
+  const home = states.homeOf(state, states.directory(state, ino));
+  const nodeId = snapshotsNodeOf(states.nodeOf(home, ino));
+  states.lookedUp(home, ino);
   return { nodeId, generation: 0, attributes, entryValidMs: VALID_MS_FOREVER, attributesValidMs: 0 };
 }
 
@@ -116,7 +117,7 @@ export function readSnapshots(context: Context, node: NodeId, cookie: number, pl
 function viewEntry(context: Context, record: SnapshotRecord, past: Inode): Entry {
   const { states } = context;
   const view = states.viewOf(record, past.ino);
-  const entry = entryOf(context, view, past.ino, past);
+  const entry = entryOf(context, view, past);
   states.lookedUp(view, past.ino);
   return { ...entry, entryValidMs: 0 };
 }
