@@ -171,14 +171,14 @@ export function openStates(options: StatesOptions): States {
   /** Following: the generation of each directory that the kernel knows, and the state that each of its files is in. */
   const generations = new Map<number, number>();
   const homes = new Map<number, State>();
-  let numberNext = following ? 1 : 0;
+  if (following) byNumber.set(moving.number, moving);
+  let numberNext = 0;
   let touched: State | undefined;
   let stateCount = volume.stateCount;
   let current = snapshot === undefined ? activeState() : snapshotState(snapshot, 0);
 
   function newState(fields: Pick<State, "inodes" | "writable" | "snapshotId" | "inoHigh" | "topIno">): State {
-    while (byNumber.has(numberNext) || (following && numberNext === 0))
-      numberNext = (numberNext + 1) % STATE_NUMBER_END;
+    while (byNumber.has(numberNext)) numberNext = (numberNext + 1) % STATE_NUMBER_END;
     const { inodes, writable, snapshotId, inoHigh, topIno } = fields;
     const number = numberNext;
     numberNext = (numberNext + 1) % STATE_NUMBER_END;
@@ -289,7 +289,7 @@ export function openStates(options: StatesOptions): States {
 
   /** Takes a state that nobody can name any more out of the table. */
   function sweep(state: State): void {
-    if (state === current || state.lookupCount > 0 || state.handleCount > 0) return;
+    if (state === current || state === moving || state.lookupCount > 0 || state.handleCount > 0) return;
     const isView = state.topIno !== ROOT_INO;
     if (!isView && state.snapshotId !== 0 && state.inodes !== undefined) return; // found again by its name
     if (isView && state.inodes !== undefined) {
