@@ -1,10 +1,16 @@
 // Mounts by the transport fuse-native, from outside: accessed by children alone.
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
+import { type ChildProcessByStdio, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, rmdirSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 import { type TestContext, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import {
   isMounted,
+  lineOf,
   mountVolume,
   run,
   runOk,
@@ -12,6 +18,7 @@ import {
   tidemark,
   tidemarkOk,
   tidemarkPath,
+  unmountAfter,
   unmountVolume,
 } from "../support/mounts.ts";
 import { skipWithoutNative } from "../support/native.ts";
@@ -145,6 +152,62 @@ test("an unmount by umount(8) ends the daemon; a busy mount is refused", { skip 
   await shell(`for i in $(seq 200); do [ -e /proc/${pid} ] || exit 0; sleep 0.05; done; exit 1`);
   assert.match(await tidemarkOk(["check", volume]), /is consistent/);
 });
+
+test("options of mount(8) hold, and one that libfuse does not know is refused by name", { skip }, async (t) => {
+  const { volume, dir } = await mounted(t);
+  await shell(`cp /bin/true ${dir}/true && ${dir}/true`);
+  await unmountVolume(dir);
+  const { code, stderr } = await tidemark(["mount", volume, dir, "-o", "transport=fuse-native,nosymfollow"]);
+  assert.equal(code, 2, stderr);
+  assert.match(stderr, /nosymfollow/);
+  await mountVolume(t, volume, dir, ["-o", "transport=fuse-native,noexec,strictatime"]);
+  assert.equal((await run("sh", ["-c", `${dir}/true`])).code, 126);
+  await unmountVolume(dir);
+  await mountVolume(t, volume, dir, ["--read-only", "--transport", "fuse-native"]);
+  assert.match((await run("touch", [join(dir, "x")])).stderr, /Read-only/);
+  await unmountVolume(dir);
+});
+
+test("a request that meets a bug is answered; an abandoned one is, too", { skip }, async (t) => {
+  const dir = mountPoint(t);
+  const server = startProgram(t, dir);
+  await lineOf(server.stdout, /^ready/);
+  assert.match((await run("timeout", ["10", "stat", join(dir, "bug")])).stderr, /Input\/output error/);
+  assert.match((await run("timeout", ["10", "stat", join(dir, "none")])).stderr, /No such file/);
+  const waiting = run("timeout", ["20", "stat", join(dir, "never")]);
+  await lineOf(server.stdout, /^asked/);
+  server.kill("SIGUSR1");
+  assert.match((await waiting).stderr, /Input\/output error/);
+  server.kill("SIGKILL");
+  await runOk("umount", ["-l", dir]);
+});
+
+test("children of the server do not keep the mount of a killed one alive", { skip }, async (t) => {
+  const dir = mountPoint(t);
+  const server = startProgram(t, dir);
+  const [, child] = (await lineOf(server.stdout, /^ready/)).split(" ");
+  t.after(() => process.kill(Number(child), "SIGKILL"));
+  server.kill("SIGKILL");
+  await once(server, "exit");
+  assert.match((await run("timeout", ["10", "stat", join(dir, "none")])).stderr, /not connected/);
+  await runOk("umount", ["-l", dir]);
+});
+
+/** Hooks run in the order in which they are set: what is mounted must go before the folder does. */
+function mountPoint(t: TestContext): string {
+  const dir = mkdtempSync(join(tmpdir(), "tidemark-test-"));
+  unmountAfter(t, dir);
+  t.after(() => rmdirSync(dir));
+  return dir;
+}
+
+/** native-program.ts: a server of a filesystem in memory, with a child that sleeps. */
+function startProgram(t: TestContext, dir: string): ChildProcessByStdio<null, Readable, null> {
+  const program = fileURLToPath(new URL("native-program.js", import.meta.url));
+  const server = spawn(process.execPath, [program, dir], { stdio: ["ignore", "pipe", "inherit"] });
+  t.after(() => server.kill("SIGKILL"));
+  return server;
+}
 
 test("where the system has no libfuse 2, the one of the package is used", { skip }, async (t) => {
   const { volume, dir } = await mounted(t);

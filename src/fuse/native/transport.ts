@@ -144,10 +144,19 @@ function waitingRequests({ ask, log }: NativeMountOptions): WaitingRequests {
   };
 }
 
+/** What libfuse 2.9 passes on to the kernel; anything else ends the mount, and it says so to nobody but stderr. */
+const MOUNT_OPTIONS = new Set("ro rw suid nosuid dev nodev exec noexec async sync dirsync atime noatime".split(" "));
+/** Set below, or about access times, which are the filesystem's business here and not the kernel's. */
+const LEFT_OUT = new Set(
+  "allow_other default_permissions relatime norelatime strictatime diratime nodiratime lazytime".split(" "),
+);
+
 /** What the kernel and libfuse are told. */
 function optionList({ source, subtype, options }: NativeMountOptions): string {
   const isRoot = process.getuid?.() === 0;
-  const asked = new Set(options);
+  const asked = new Set(options.filter((option) => !LEFT_OUT.has(option)));
+  const unknown = [...asked].find((option) => !MOUNT_OPTIONS.has(option));
+  if (unknown !== undefined) throw new UserError("usage", `the transport fuse-native has no mount option ${unknown}`);
   const list = [
     `fsname=${escape(source)}`,
     `subtype=${subtype}`,
@@ -161,7 +170,7 @@ function optionList({ source, subtype, options }: NativeMountOptions): string {
     // Unlike mount(8), libfuse takes devices and set-user-id away from root too, unless told otherwise.
     ...(isRoot ? ["allow_other", ...["dev", "suid"].filter((option) => !asked.has(`no${option}`))] : []),
   ];
-  return `-o${[...new Set([...list, ...options])].join(",")}`;
+  return `-o${[...list, ...asked].join(",")}`;
 }
 
 /** In a list of options a comma ends one, unless a backslash stands before it. */
