@@ -90,15 +90,21 @@ export async function mountNatively(how: NativeMountOptions): Promise<NativelyMo
   const { source, directory, readOnly = false, options = [], ask, log } = how;
   const target = checkedTarget(directory, options);
   const { mountNative } = await import("./native/transport.ts");
-  const mounted = await mountNative({
-    source,
-    subtype: MOUNT_SUBTYPE,
-    directory: target,
-    options: [readOnly ? "ro" : "rw", ...options],
-    ask,
-    log,
-  });
-  return { ...mounted, directory: target };
+  try {
+    const mounted = await mountNative({
+      source,
+      subtype: MOUNT_SUBTYPE,
+      directory: target,
+      options: [readOnly ? "ro" : "rw", ...options],
+      ask,
+      log,
+    });
+    return { ...mounted, directory: target };
+  } catch (error) {
+    // libfuse mounts first and reads the rest of its options then: what it refuses late is mounted, and served by nobody.
+    if (mountOf(target) !== undefined) await unmount(target, { lazy: true, force: true });
+    throw error;
+  }
 }
 
 /** Why the kernel transport cannot be used by this user on this machine; undefined: it can. */
@@ -186,6 +192,20 @@ export async function unmount(directory: string, { lazy = false, force = false }
     `cannot unmount ${target}: ${errors || `umount exited with ${status}`}`,
     hint,
   );
+}
+
+/** Changes what the kernel keeps of a mount: ro, rw, nosuid and the like. Throws UserError. */
+export async function remount(directory: string, options: readonly string[]): Promise<void> {
+  const target = canonical(directory);
+  const row = mountOf(target);
+  if (row === undefined) {
+    throw new UserError("failed", `cannot remount ${target}: nothing of Tidemark is mounted there`);
+  }
+  const list = ["remount", ...options].join(",");
+  const { status, errors } = await run("mount", ["-i", "-c", "-t", MOUNT_TYPE, "-o", list, "--", row.source, target]);
+  if (status === 0) return;
+  const failure = /busy/.test(errors) ? "in-use" : "failed";
+  throw new UserError(failure, `cannot remount ${target}: ${errors || `mount exited with ${status}`}`);
 }
 
 /** What a user has mounted: fusermount3 takes it away, and the kernel lets its owner cut the connection. */
