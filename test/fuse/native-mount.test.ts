@@ -213,6 +213,7 @@ test("where the system has no libfuse 2, the one of the package is used", { skip
   const { volume, dir } = await mounted(t);
   await unmountVolume(dir);
   const program = `
+    umount --lazy --all --types fuse.tidemark 2>/dev/null || true # copies would keep alive what other tests unmount
     for f in $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p | sed -n 's/.*libfuse.so.2 .*=> //p'); do mount --bind /dev/null "$f"; done
     "$0" "$1" mount "$2" "$3" --transport fuse-native; echo x > "$3/f"; "$0" "$1" umount "$3"`;
   await runOk("unshare", ["-m", "sh", "-euc", program, process.execPath, tidemarkPath, volume, dir]);

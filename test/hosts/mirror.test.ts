@@ -50,7 +50,8 @@ function twoHosts(t: TestContext): Hosts | undefined {
     `ip -n ${there} addr add ${subnet}.2/24 dev ${far} && ip -n ${there} link set ${far} up && ip -n ${there} link set lo up`,
   );
   return {
-    prefix: ["ip", "netns", "exec", there],
+    // Not `ip netns exec`: its mount namespace would keep alive what other tests unmount.
+    prefix: ["nsenter", `--net=/run/netns/${there}`],
     address: `${subnet}.2`,
     pull: () => must(`ip link set ${near} down`),
     plug: () => must(`ip link set ${near} up`),
