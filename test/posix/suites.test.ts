@@ -99,24 +99,26 @@ const PYTHON_TESTS = [
   "test_largefile",
 ];
 
+/** The names of the tests that fail, sorted. */
+async function failuresIn(folder: string): Promise<string> {
+  const tests = PYTHON_TESTS.join(" ");
+  const { stdout, stderr, code } = await run(
+    "/bin/sh",
+    ["-c", `cd '${folder}' && TMPDIR='${folder}' /usr/bin/python3.11 -m test --tempdir '${folder}' ${tests}`],
+    {
+      timeoutMs: 200_000,
+    },
+  );
+  assert(code >= 0, `Python's tests took too long in ${folder}`);
+  assert.match(stdout, /Total tests|Result|tests? OK|tests? failed/i, stderr.slice(-2000));
+  return [...`${stdout}${stderr}`.matchAll(/^(?:FAIL|ERROR): (\S+ \(\S+\))/gm)]
+    .map((found) => found[1] ?? "")
+    .toSorted((a, b) => (a < b ? -1 : 1))
+    .join("\n");
+}
+
 test("Python's own tests of files end as on the host", { skip: skipWithout("python3.11") }, async (t) => {
   const at = await place(t);
-  const failuresIn = async (folder: string): Promise<string> => {
-    const tests = PYTHON_TESTS.join(" ");
-    const { stdout, stderr, code } = await run(
-      "/bin/sh",
-      ["-c", `cd '${folder}' && TMPDIR='${folder}' /usr/bin/python3.11 -m test --tempdir '${folder}' ${tests}`],
-      {
-        timeoutMs: 200_000,
-      },
-    );
-    assert(code >= 0, `Python's tests took too long in ${folder}`);
-    assert.match(stdout, /Total tests|Result|tests? OK|tests? failed/i, stderr.slice(-2000));
-    return [...`${stdout}${stderr}`.matchAll(/^(?:FAIL|ERROR): (\S+ \(\S+\))/gm)]
-      .map((found) => found[1] ?? "")
-      .toSorted((a, b) => (a < b ? -1 : 1))
-      .join("\n");
-  };
   assert.equal(await failuresIn(at.mnt), await failuresIn(at.host));
   await assertClean(at);
 });
