@@ -207,7 +207,8 @@ export function growFor(store: BlockStore, tree: BlockTree, index: number): void
   while (index >= capacity(tree.height)) {
     assert(tree.height < TREE_HEIGHT_MAX, "beyond the largest file");
     const below = tree.pointers.slice();
-    const hasBlocks = tree.blockCount > 0;
+    // Not by blockCount: the root of an inode file in fsinfo does not have one.
+    const hasBlocks = below.some((byte) => byte !== 0) || isDirty(tree);
     if (hasBlocks) {
       const space = spaceOf(store);
       const block = store.zeroed();

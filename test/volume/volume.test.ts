@@ -307,3 +307,16 @@ test("a damaged map block fails the operations that come after a deletion, never
   const after = openVolume({ device, clock, random: prng(1), writable: false });
   assert.equal(contents(after.active, ino)?.length, 35_000 * BLOCK_BYTES, "the state on disk is as it was");
 });
+
+test("the inode file grows in a volume that has been reopened, and loses no inode", () => {
+  const device = fresh(4000, prng(5));
+  const first = open(device, prng(5));
+  const files = Array.from({ length: 240 }, () => makeFile(first)); // 16 blocks of inodes: all that fits below the root
+  first.takeCp("sync");
+  const again = open(device, prng(5));
+  for (let i = 0; i < 20; i++) files.push(makeFile(again));
+  again.takeCp("sync");
+  assertConsistent(device);
+  const after = openVolume({ device, clock, random: prng(1), writable: false });
+  for (const ino of files) assert(after.active.get(ino) !== undefined, `inode ${ino} is gone`);
+});
