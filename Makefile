@@ -2,9 +2,13 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install build fmt lint check test test-mounts fuzz soak golden bench demo clean ci
+.PHONY: help install uninstall build fmt lint check test test-mounts fuzz soak golden bench demo clean ci
 
 PREFIX  ?= /usr/local
+DESTDIR ?=
+# mount(8) looks for its helpers here and nowhere else.
+HELPERS ?= /sbin
+UNITS   ?= $(PREFIX)/lib/systemd/system
 SEED    ?=
 RUNS    ?=
 MINUTES ?= 60
@@ -19,14 +23,41 @@ NODE    := node --enable-source-maps
 RUNNER  := $(NODE) --test --test-reporter=spec
 BIN     := node_modules/.bin
 
+INTO    := $(DESTDIR)$(PREFIX)/lib/tidemark
+# A file of src/daemon/install with the places of this installation in it.
+template = sed -e "s|@NODE@|$$(command -v node)|" -e 's|@LIB@|$(PREFIX)/lib/tidemark|' src/daemon/install/$(1).in
+
 help: ## print this text
 	@echo 'Tidemark: make <target>'
 	@echo
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
-install: $(BUILT) ## put the tidemark command on PATH (PREFIX=/usr/local)
-	mkdir -p $(PREFIX)/bin
-	ln -sf $(CURDIR)/dist/src/main.js $(PREFIX)/bin/tidemark
+install: $(BUILT) ## copy the command, mount helpers and unit (PREFIX=/usr/local DESTDIR=)
+	rm -rf $(INTO)
+	mkdir -p $(INTO)/dist $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(UNITS)
+	cp -R dist/src $(INTO)/dist/
+	cp package.json README.md LICENSE $(INTO)/
+	npm ls --omit=dev --all --parseable --loglevel=error | sed -n 's|^$(CURDIR)/||p' | sort -u | while read -r module; do \
+		mkdir -p "$(INTO)/$$(dirname "$$module")" && cp -R "$$module" "$(INTO)/$$(dirname "$$module")/" || exit 1; \
+	done
+	ln -sf ../lib/tidemark/dist/src/main.js $(DESTDIR)$(PREFIX)/bin/tidemark
+	$(call template,tidemark@.service) > $(DESTDIR)$(UNITS)/tidemark@.service
+	@if mkdir -p $(DESTDIR)$(HELPERS) && [ -w $(DESTDIR)$(HELPERS) ]; then \
+		for helper in mount umount; do \
+			$(call template,$$helper.fuse.tidemark) > $(DESTDIR)$(HELPERS)/$$helper.fuse.tidemark && \
+			chmod 755 $(DESTDIR)$(HELPERS)/$$helper.fuse.tidemark && \
+			ln -sf $$helper.fuse.tidemark $(DESTDIR)$(HELPERS)/$$helper.tidemark || exit 1; \
+		done; \
+	else \
+		echo 'no helpers for mount(8): $(DESTDIR)$(HELPERS) cannot be written'; \
+	fi
+
+uninstall: ## remove what install has copied
+	rm -rf $(INTO)
+	rm -f $(DESTDIR)$(PREFIX)/bin/tidemark $(DESTDIR)$(UNITS)/tidemark@.service
+	for helper in mount umount; do \
+		rm -f $(DESTDIR)$(HELPERS)/$$helper.fuse.tidemark $(DESTDIR)$(HELPERS)/$$helper.tidemark; \
+	done
 
 build: $(BUILT) ## compile src and test into dist
 

@@ -63,9 +63,20 @@ const commands: readonly Command[] = [
   ]),
 ];
 
+/** For mount(8) and umount(8), which have their own ways with options; no command for people. */
+const helpers = new Map([
+  ["mount-helper", "mount"],
+  ["umount-helper", "umount"],
+] as const) as ReadonlyMap<string, "mount" | "umount">;
+
 /** Runs one command line, without the name of the program. Returns the exit code. */
 export async function main(args: readonly string[]): Promise<number> {
   process.stdout.on("error", onBrokenPipe);
+  const helper = helpers.get(args[0] ?? "");
+  if (helper !== undefined) {
+    const { mountHelper } = await import("./mount-helper.ts");
+    return mountHelper(helper, args.slice(1));
+  }
   exitWhenInterrupted();
   try {
     await parser(args).parseAsync();

@@ -1,7 +1,7 @@
 /** The `-o` options of mount: ours, and those that the kernel takes. */
 import { UserError } from "../core/errors.ts";
 import { CACHE_BYTES_MAX, CP_INTERVAL_MS, DIRTY_BYTES_MAX } from "../daemon/config.ts";
-import type { AccessTimes } from "../fs/context.ts";
+import type { AccessTimes, SnapshotDirectories } from "../fs/context.ts";
 import { type Transport, transports } from "../fuse/transports.ts";
 import { parseInterval, parseSize } from "./options.ts";
 
@@ -12,19 +12,40 @@ export interface MountSettings {
   readonly dirtyBytesMax: number;
   readonly cacheBytesMax: number;
   readonly accessTimes: AccessTimes;
+  readonly snapshotDirectories: SnapshotDirectories;
   /** Undefined: the kernel transport, if it can be used. */
   readonly transport: Transport | undefined;
   readonly kernelOptions: readonly string[];
 }
 
 const kernelOptions = new Set(
-  "nosuid suid nodev dev noexec exec sync dirsync nosymfollow nodiratime lazytime".split(" "),
+  "nosuid suid nodev dev noexec exec sync dirsync nosymfollow nodiratime lazytime allow_other default_permissions".split(
+    " ",
+  ),
 );
-/** Said by fstab and by habit; they mean nothing here. */
-const ignored = new Set(["defaults", "rw", "auto", "noauto", "user", "nofail", "_netdev"]);
+/** Said by fstab and by habit; they mean nothing here, or mount(8) has seen to them. */
+const ignored = new Set(
+  "defaults rw async auto noauto user nouser users nousers owner noowner group nogroup nofail _netdev diratime nolazytime symfollow silent loud".split(
+    " ",
+  ),
+);
+/** For other programs that read fstab, systemd for one. */
+const forOthers = /^([xX]-|comment(=|$))/;
+/** What the mount table has, and mount(8) repeats when it remounts. */
+const fromMountTable = /^(remount$|uhelper=|user=|fd=|rootmode=|user_id=|group_id=|max_read=|blksize=)/;
+
+export interface ParseHow {
+  /** Options that there are not are passed over: `mount -s`. */
+  readonly sloppy?: boolean;
+  /** Options are those of a mount that is there. */
+  readonly remount?: boolean;
+}
 
 /** Reads lists such as "ro,cp-interval=1s". UserError "usage" names an option that there is not. */
-export function parseMountOptions(lists: readonly string[]): MountSettings {
+export function parseMountOptions(
+  lists: readonly string[],
+  { sloppy = false, remount = false }: ParseHow = {},
+): MountSettings {
   const settings = {
     readOnly: false,
     snapshot: undefined as string | undefined,
@@ -32,32 +53,47 @@ export function parseMountOptions(lists: readonly string[]): MountSettings {
     dirtyBytesMax: DIRTY_BYTES_MAX,
     cacheBytesMax: CACHE_BYTES_MAX,
     accessTimes: "relatime" as AccessTimes,
+    snapshotDirectories: "hidden" as SnapshotDirectories,
     transport: undefined as Transport | undefined,
     kernelOptions: [] as string[],
   };
+  const refuse = (option: string): void => {
+    if (!sloppy) throw unknown(option);
+  };
   for (const option of lists.flatMap((list) => list.split(",")).filter((one) => one !== "")) {
+    if (forOthers.test(option) || (remount && fromMountTable.test(option))) continue;
     const equals = option.indexOf("=");
     const name = equals < 0 ? option : option.slice(0, equals);
     const value = equals < 0 ? undefined : option.slice(equals + 1);
     if (value === undefined) {
       if (name === "ro") settings.readOnly = true;
+      else if (name === "rw") settings.readOnly = false;
       else if (isAccessTimes(name)) settings.accessTimes = name;
       else if (kernelOptions.has(name)) settings.kernelOptions.push(name);
-      else if (!ignored.has(name)) throw unknown(option);
+      else if (!ignored.has(name)) refuse(option);
       continue;
     }
     if (name === "snapshot") settings.snapshot = value;
+    else if (name === "snapdir") settings.snapshotDirectories = parseSnapshotDirectories(value);
     else if (name === "transport") settings.transport = parseTransport(value);
     else if (name === "cp-interval") settings.cpIntervalMs = parseInterval(value);
     else if (name === "dirty") settings.dirtyBytesMax = parseSize(value);
     else if (name === "cache") settings.cacheBytesMax = parseSize(value);
-    else throw unknown(option);
+    else refuse(option);
   }
   return settings;
 }
 
 function isAccessTimes(name: string): name is AccessTimes {
   return name === "noatime" || name === "relatime" || name === "strictatime";
+}
+
+const snapshotDirectories: readonly SnapshotDirectories[] = ["hidden", "root", "visible", "none"];
+
+function parseSnapshotDirectories(text: string): SnapshotDirectories {
+  const found = snapshotDirectories.find((one) => one === text);
+  if (found !== undefined) return found;
+  throw new UserError("usage", `snapdir cannot be ${JSON.stringify(text)}`, `one of ${snapshotDirectories.join(", ")}`);
 }
 
 function parseTransport(text: string): Transport {

@@ -1,10 +1,12 @@
 /** What a mount is asked to be. It crosses a process border as JSON: plain data only. */
-import type { AccessTimes } from "../fs/context.ts";
+import type { AccessTimes, SnapshotDirectories } from "../fs/context.ts";
 import type { Transport } from "../fuse/transports.ts";
 
 export interface MountConfig {
   /** Absolute path of the block file. */
   readonly volume: string;
+  /** The same as the user gave it: the first column of the mount table. */
+  readonly source: string;
   /** Absolute path of the directory. */
   readonly mountPoint: string;
   readonly mode: MountMode;
@@ -16,6 +18,8 @@ export interface MountConfig {
   readonly cacheBytesMax: number;
   /** When reading sets access times: the mount options of the same names. */
   readonly accessTimes: AccessTimes;
+  /** Which directories show a .snapshot. */
+  readonly snapshotDirectories: SnapshotDirectories;
   /** Options for the kernel: nodev, noexec, ... */
   readonly kernelOptions: readonly string[];
   /** Where the daemon writes its log; undefined: to stderr when in the foreground, else nowhere. */

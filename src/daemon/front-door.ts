@@ -46,11 +46,11 @@ export function pathRequests(post: (message: ToServer) => void): PathRequests {
 
 /** Mounts. What the server thread may hold from then on can be sent through the door that this resolves with. */
 export async function openFrontDoor(
-  { volume, mountPoint, mode, transport, kernelOptions }: MountConfig,
+  { source, mountPoint, mode, transport, kernelOptions }: MountConfig,
   link: ServerLink,
   { requests, log }: { readonly requests: PathRequests; readonly log: (message: string) => void },
 ): Promise<FrontDoor> {
-  const place = { source: volume, directory: mountPoint, readOnly: mode.kind !== "write", options: kernelOptions };
+  const place = { source, directory: mountPoint, readOnly: mode.kind !== "write", options: kernelOptions };
   switch (transport) {
     case "kernel": {
       const { descriptor } = await mount(place);

@@ -1,13 +1,24 @@
 /**
- * Wakes the server thread, which sits in a read of /dev/fuse: an asynchronous statfs of the mount arrives there as a
- * request. One is under way at a time; when it comes back and the wake word is still set, the thread has not seen
- * it (another filesystem may lie over ours), and it is tried again, more and more slowly.
+ * Wakes the server thread, which sits in a read of /dev/fuse: somebody opens the root of the mount, which arrives there
+ * as a request. One is under way at a time; when it comes back and the wake word is still set, the thread has not
+ * seen it (another filesystem may lie over ours), and it is tried again, more and more slowly.
+ *
+ * Somebody is a shell, for a thread of this process must not wait for an answer of its own mount: once the server has
+ * read the request, that wait cannot be killed. After a kill -9 between the two the thread would stay, and with it
+ * /dev/fuse, the lock of the volume, and everyone who uses the mount, for ever. The shell is another process: /dev/fuse is
+ * closed, its request fails, and it ends as its input does. It opens the root because that waits for no lock of the kernel,
+ * as looking a name up would, and because a shell can do it without a program.
  */
+import { type ChildProcess, spawn } from "node:child_process";
 import { statfs } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
+import { withoutFuse } from "../fuse/native/inherited-descriptors.ts";
 
 const RETRY_MS_MIN = 5;
 const RETRY_MS_MAX = 1000;
+
+/** $0 is the mount. It says so when it has knocked, and lives as long as its input. */
+const SHELL = 'trap "" INT TERM HUP; while read -r _; do { : < "$0"; } 2> /dev/null; echo; done';
 
 export interface Knocker {
   /** To be called after the message was posted. Never blocks. */
@@ -22,11 +33,20 @@ export function knocker(mountPoint: string, wake: SharedArrayBuffer): Knocker {
   let again = false;
   let stopped = false;
   let retryMs = RETRY_MS_MIN;
+  let shell: ChildProcess | undefined = openShell(mountPoint, {
+    knocked: () => void ended(),
+    gone: () => {
+      shell = undefined;
+      if (running) void ended();
+    },
+  });
 
   function start(): void {
     running = true;
     again = false;
-    statfs(mountPoint, () => void ended());
+    shell?.stdin?.write("\n");
+    // The shell may not be there, or not be allowed to open the root.
+    if (shell === undefined || retryMs > RETRY_MS_MIN) statfs(mountPoint, () => shell ?? void ended());
   }
 
   async function ended(): Promise<void> {
@@ -50,6 +70,31 @@ export function knocker(mountPoint: string, wake: SharedArrayBuffer): Knocker {
     },
     stop(): void {
       stopped = true;
+      shell?.stdin?.end();
     },
   };
+}
+
+interface ShellEvents {
+  readonly knocked: () => void;
+  readonly gone: () => void;
+}
+
+/** It keeps nothing alive: not this process, nor a mount by its working directory. */
+function openShell(mountPoint: string, { knocked, gone }: ShellEvents): ChildProcess {
+  let isGone = false;
+  const leave = (): void => {
+    if (!isGone) gone();
+    isGone = true;
+  };
+  const shell = withoutFuse(["pipe", "pipe", "ignore"], (stdio) =>
+    spawn("/bin/sh", ["-c", SHELL, mountPoint], { cwd: "/", stdio }),
+  );
+  shell.on("error", leave);
+  shell.on("exit", leave);
+  shell.stdin?.on("error", () => {}); // it has gone, as its exit tells
+  shell.stdout?.on("data", knocked);
+  shell.unref();
+  for (const stream of [shell.stdin, shell.stdout]) (stream as unknown as { unref?: () => void }).unref?.();
+  return shell;
 }

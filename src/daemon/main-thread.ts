@@ -22,6 +22,9 @@
  * durable state, and a mount point that answers ENOTCONN until it is unmounted.
  */
 import { fstatSync } from "node:fs";
+import { statfs } from "node:fs/promises";
+import { isAbsolute } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { errnoOf, UserError } from "../core/errors.ts";
 import { assertNever, type CpCount } from "../core/numbers.ts";
 import { type FileDevice, openFileDevice } from "../device/file-device.ts";
@@ -36,7 +39,7 @@ import type { PathReply } from "../fuse/native/path-request.ts";
 import type { FrozenCp } from "../volume/volume.ts";
 import { openCommitter } from "./commit.ts";
 import type { MountConfig } from "./config.ts";
-import { socketPath } from "./control-paths.ts";
+import { identityOf, socketPath } from "./control-paths.ts";
 import { type ControlServer, listenForControl } from "./control-socket.ts";
 import type { DaemonStatus } from "./daemon-status.ts";
 import { type FollowWatch, watchForCps } from "./follow-watch.ts";
@@ -50,6 +53,10 @@ import { type WaitingRoom, waitingRoom } from "./waiting-room.ts";
 
 /** How long the status waits for the server thread. */
 const STATUS_MS_MAX = 5000;
+
+/** How long the connection of a mount that was cut off may take to end, and the answer to who asked for it. */
+const CUT_MS_MAX = 1000;
+const REPLY_MS_MAX = 100;
 
 /** A running daemon, seen from the process that it is. */
 export interface Daemon {
@@ -107,7 +114,15 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   const stale: Promise<void>[] = []; // notifications to the kernel that an answer must wait for
 
   const link = startServer(
-    { blockFile, identity: { dev, ino }, mode, accessTimes: config.accessTimes, dirtyBytesMax, cacheBytesMax },
+    {
+      blockFile,
+      identity: { dev, ino },
+      mode,
+      accessTimes: config.accessTimes,
+      snapshotDirectories: config.snapshotDirectories,
+      dirtyBytesMax,
+      cacheBytesMax,
+    },
     (event) => void receive(event),
   );
 
@@ -242,9 +257,27 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       if (!(error instanceof UserError) || error.failure !== "in-use") throw error;
       if (!force) throw await busyError(mountPoint, error);
       if (mode.kind === "write") await syncMount(mountPoint).catch(() => {});
+      if (process.getuid?.() !== 0) {
+        await endForUser();
+        return;
+      }
       await unmount(mountPoint, { lazy: true, force: true });
     }
     await ended;
+  }
+
+  /**
+   * Where the control filesystem of FUSE is not mounted, an ordinary user can cut a connection off only by ending the
+   * process that serves it. Everything is durable before.
+   */
+  async function endForUser(): Promise<void> {
+    if (mode.kind === "write") await link.perform({ verb: "sync", arguments: {} });
+    await unmount(mountPoint, { lazy: true, force: true });
+    const isCut = await Promise.race([ended.then(() => true), delay(CUT_MS_MAX, false)]);
+    if (isCut) return;
+    log(`${blockFile} is cut off from ${mountPoint}`);
+    control?.close();
+    setTimeout(() => process.exit(), REPLY_MS_MAX);
   }
 
   async function answer(request: ControlRequest): Promise<unknown> {
@@ -278,7 +311,24 @@ async function follow(link: ServerLink, blockFile: string, opened: VolumeSummary
 /** What a killed daemon of this volume has left on the directory: the lock, which we have, says that it is dead. */
 async function clearAway({ volume, mountPoint }: MountConfig): Promise<void> {
   const row = mountTable().findLast(({ directory }) => directory === mountPoint);
-  if (row?.type === MOUNT_TYPE && row.source === volume) await unmount(mountPoint, { lazy: true });
+  if (row?.type !== MOUNT_TYPE) return;
+  // The source is a path as somebody gave it. One that was relative tells nothing, but the mount does.
+  const isOurs = isAbsolute(row.source) ? isSameFile(row.source, volume) : await isDead(mountPoint);
+  if (isOurs) await unmount(mountPoint, { lazy: true });
+}
+
+function isSameFile(one: string, other: string): boolean {
+  const [a, b] = [identityOf(one), identityOf(other)];
+  return a !== undefined && a.dev === b?.dev && a.ino === b.ino;
+}
+
+async function isDead(mountPoint: string): Promise<boolean> {
+  try {
+    await statfs(mountPoint);
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "ENOTCONN";
+  }
 }
 
 /** The filesystem was set back: nothing that the kernel knows of the root holds any more. */

@@ -4,9 +4,9 @@
  * `sync -f` in a child writes the dirty pages of the mount out as requests. Kernels that do not wait for these
  * (fuse is exempt from data integrity in sync(2) where it would let a server block the host) have queued them all by
  * the time it returns, and feed them to the server in that order. So requests of our own are then sent behind them: a
- * request is answered when all that were handed to the server before it are done.
+ * request is answered when all that were handed to the server before it are done. A child sends these too (knock.ts).
  */
-import { readFile, statfs } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { UserError } from "../core/errors.ts";
 import { mountTable, run } from "../fuse/mount.ts";
 
@@ -15,6 +15,8 @@ const BACKGROUND_MIN = 64;
 /** Rounds when the length of the kernel's queue is unknown. */
 const ROUNDS_UNKNOWN = 16;
 const ROUNDS_MAX = 4096;
+/** What one child asks: the paths of a command line have a limit. */
+const ROUNDS_AT_ONCE = 64;
 
 /** Resolves when everything written to the mount before the call has reached the filesystem. */
 export async function syncMount(mountPoint: string): Promise<void> {
@@ -22,7 +24,11 @@ export async function syncMount(mountPoint: string): Promise<void> {
   if (status !== 0) throw new UserError("failed", `cannot flush the kernel's cache of ${mountPoint}: ${errors}`);
   const waiting = await queueLength(mountPoint);
   const rounds = waiting === undefined ? ROUNDS_UNKNOWN : Math.min(ROUNDS_MAX, Math.ceil(waiting / BACKGROUND_MIN) + 1);
-  for (let round = 0; round < rounds; round += 1) await statfs(mountPoint);
+  for (let done = 0; done < rounds; done += ROUNDS_AT_ONCE) {
+    const paths = Array.from({ length: Math.min(ROUNDS_AT_ONCE, rounds - done) }, () => mountPoint);
+    const asked = await run("stat", ["--file-system", "--format=", "--", ...paths]);
+    if (asked.status !== 0) throw new UserError("failed", `cannot flush ${mountPoint}: ${asked.errors}`);
+  }
 }
 
 /** Requests that wait in the kernel or are being handled; undefined where fusectl is not mounted. */

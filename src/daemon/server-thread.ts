@@ -68,7 +68,7 @@ function run(start: ServerStart): void {
 }
 
 function open(start: ServerStart, send: (message: FromServer) => void): Server {
-  const { mode, accessTimes, dirtyBytesMax, port, wake } = start;
+  const { mode, accessTimes, snapshotDirectories, dirtyBytesMax, port, wake } = start;
   const clock = systemClock();
   const volume = openChecked(start, clock);
   const snapshot = mode.kind === "snapshot" ? volume.findSnapshot(mode.name) : undefined;
@@ -82,6 +82,7 @@ function open(start: ServerStart, send: (message: FromServer) => void): Server {
     following: mode.kind === "follow",
     snapshot,
     accessTimes,
+    snapshotDirectories,
   });
   const gated = gate(fileSystem, { makeSpace: () => makeSpace(server) });
   const turns = cpTurns(volume, {

@@ -8,7 +8,7 @@
 import type { MessagePort } from "node:worker_threads";
 import type { CpCount } from "../core/numbers.ts";
 import type { ControlError } from "../format/control-message.ts";
-import type { AccessTimes } from "../fs/context.ts";
+import type { AccessTimes, SnapshotDirectories } from "../fs/context.ts";
 import type { DurableAt, Name, NodeId } from "../fs/file-system.ts";
 import type { PathReply, PathRequest } from "../fuse/native/path-request.ts";
 import type { CpCause, FrozenCp } from "../volume/volume.ts";
@@ -22,6 +22,7 @@ export interface ServerStart {
   readonly identity: { readonly dev: number; readonly ino: number };
   readonly mode: MountMode;
   readonly accessTimes: AccessTimes;
+  readonly snapshotDirectories: SnapshotDirectories;
   readonly dirtyBytesMax: number;
   readonly cacheBytesMax: number;
   /** One word: 1 when messages wait. */

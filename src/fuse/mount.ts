@@ -24,6 +24,7 @@ import {
   accessSync,
   closeSync,
   constants,
+  existsSync,
   openSync,
   readFileSync,
   realpathSync,
@@ -64,6 +65,8 @@ export interface NativeMountOptions extends MountOptions {
 /** Its descriptor is libfuse's own, which serves and closes it. */
 export type NativelyMounted = Mounted & Pick<NativeMount, "ended" | "abandon">;
 
+/** Installed with the command, or not. With it umount(8) returns when everything is durable. */
+const UMOUNT_HELPER = `/sbin/umount.${MOUNT_TYPE}`;
 /** Set anyway, so they may be asked for. For an ordinary user allow_other is a wish that can be refused. */
 const ALWAYS_SET = new Set(["allow_other", "default_permissions"]);
 /** What the transport sets itself. */
@@ -146,7 +149,9 @@ function checkedTarget(directory: string, options: readonly string[]): string {
 async function mountAsRoot(source: string, target: string, options: readonly string[]): Promise<number> {
   const descriptor = openFuse();
   const set = ["fd=3", "rootmode=40000", "user_id=0", `group_id=${process.getgid?.() ?? 0}`, ...ALWAYS_SET];
-  const list = [...set, ...options].join(",");
+  // umount(8) asks the kernel for the type only, which says "fuse": it has to be told of its helper.
+  const helper = existsSync(UMOUNT_HELPER) ? [`uhelper=${MOUNT_TYPE}`] : [];
+  const list = [...set, ...helper, ...options].join(",");
   try {
     const args = ["-i", "-c", "-t", MOUNT_TYPE, "-o", list, "--", source, target];
     const { status, errors } = await run("mount", args, descriptor);

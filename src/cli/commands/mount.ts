@@ -1,11 +1,8 @@
-import { realpathSync } from "node:fs";
-import { resolve } from "node:path";
-import { UserError } from "../../core/errors.ts";
-import type { MountConfig, MountMode } from "../../daemon/config.ts";
-import { type Transport, transports } from "../../fuse/transports.ts";
+import { transports } from "../../fuse/transports.ts";
 import { command } from "../command.ts";
-import { type MountSettings, parseMountOptions } from "../mount-options.ts";
-import { makeOutput, type Output } from "../output.ts";
+import { configOf, usableTransport } from "../mount-config.ts";
+import { parseMountOptions } from "../mount-options.ts";
+import { makeOutput } from "../output.ts";
 
 export const mountCommand = command({
   command: "mount <volume> <dir>",
@@ -40,7 +37,9 @@ export const mountCommand = command({
         array: true,
         nargs: 1,
         default: [] as string[],
-        describe: "ro, snapshot=NAME, cp-interval=10s, dirty=64M, cache=128M, noatime, nosuid, nodev, noexec",
+        describe:
+          "ro, snapshot=NAME, snapdir=hidden|root|visible|none, cp-interval=10s, dirty=64M, cache=128M, noatime, strictatime, " +
+          "nosuid, nodev, noexec, allow_other and what else mount(8) knows",
       }),
   async run({ volume, dir, readOnly, snapshot, transport, foreground, log, options, json }) {
     const settings = parseMountOptions(options);
@@ -58,64 +57,3 @@ export const mountCommand = command({
     output.result({ volume: config.volume, mountPoint: config.mountPoint, mode: config.mode.kind, pid }, () => "");
   },
 });
-
-interface MountRequest {
-  readonly volume: string;
-  readonly dir: string;
-  readonly readOnly: boolean;
-  readonly snapshot: string | undefined;
-  readonly transport: Transport;
-  readonly log: string | undefined;
-  readonly foreground: boolean;
-  readonly settings: MountSettings;
-}
-
-function configOf({
-  volume,
-  dir,
-  readOnly,
-  snapshot,
-  transport,
-  log,
-  foreground,
-  settings,
-}: MountRequest): MountConfig {
-  return {
-    volume: real(volume),
-    mountPoint: real(dir),
-    mode: modeOf(readOnly || settings.readOnly, snapshot ?? settings.snapshot),
-    transport,
-    cpIntervalMs: settings.cpIntervalMs,
-    dirtyBytesMax: settings.dirtyBytesMax,
-    cacheBytesMax: settings.cacheBytesMax,
-    accessTimes: settings.accessTimes,
-    kernelOptions: settings.kernelOptions,
-    logFile: log === undefined ? (foreground ? "stderr" : undefined) : resolve(log),
-  };
-}
-
-/** The kernel transport, or the other one with a line that says why. */
-async function usableTransport(output: Output): Promise<Transport> {
-  const { kernelTransportProblem } = await import("../../fuse/mount.ts");
-  const problem = await kernelTransportProblem();
-  if (problem === undefined) return "kernel";
-  output.note(
-    `${problem}: mounting with the transport fuse-native, which has limits (native-notes/fuse-transports.md)`,
-  );
-  return "fuse-native";
-}
-
-function modeOf(readOnly: boolean, snapshot: string | undefined): MountMode {
-  if (snapshot === "") throw new UserError("usage", "--snapshot needs a name");
-  if (snapshot !== undefined) return { kind: "snapshot", name: snapshot };
-  return readOnly ? { kind: "follow" } : { kind: "write" };
-}
-
-/** The path without symbolic links, as the mount table has it; what does not exist is refused later, with its reason. */
-function real(path: string): string {
-  try {
-    return realpathSync(path);
-  } catch {
-    return resolve(path);
-  }
-}

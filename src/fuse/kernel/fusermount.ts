@@ -16,7 +16,7 @@ const CONFIG = "/etc/fuse.conf";
 /** fusermount3 leaves them out with a warning: a user's mount never has them. */
 const FOR_ROOT_ONLY = new Set(["suid", "dev"]);
 /** Options of mount(8) that it does not know, and that change nothing a user could tell. */
-const NOT_KNOWN = new Set(["lazytime"]);
+const NOT_KNOWN = new Set(["lazytime", "strictatime", "relatime"]);
 
 export interface UserMount {
   readonly source: string;
