@@ -93,7 +93,7 @@ const snapshotDirectories: readonly SnapshotDirectories[] = ["hidden", "root", "
 function parseSnapshotDirectories(text: string): SnapshotDirectories {
   const found = snapshotDirectories.find((one) => one === text);
   if (found !== undefined) return found;
-  throw new UserError("usage", `snapdir cannot be ${JSON.stringify(text)}`, `one of ${snapshotDirectories.join(", ")}`);
+  throw new UserError("usage", `there is no snapdir=${text}`, `one of ${snapshotDirectories.join(", ")}`);
 }
 
 function parseTransport(text: string): Transport {

@@ -58,11 +58,22 @@ test("mount options are ours or the kernel's, and unknown ones are refused by na
   assert.equal(settings.dirtyBytesMax, 16 << 20);
   assert.deepEqual(settings.kernelOptions, ["nosuid"]);
   assert.equal(settings.accessTimes, "noatime");
-  for (const option of ["fd=3", "allow_root", "cp-interval", "ro=1", "sparkle"]) {
+  assert.equal(parseMountOptions(["snapdir=visible"]).snapshotDirectories, "visible");
+  assert.equal(parseMountOptions(["ro,rw"]).readOnly, false, "the last one counts");
+  for (const option of ["fd=3", "allow_root", "cp-interval", "ro=1", "sparkle", "snapdir=there", "remount"]) {
     assert.throws(
       () => parseMountOptions([option]),
       (error) => isUsage(error) && String(error).includes(option),
       option,
     );
   }
+});
+
+test("what fstab says to others is passed over, and what the mount table has when remounting", () => {
+  const fstab = "defaults,_netdev,nofail,auto,noauto,user,users,x-systemd.automount,comment=mine,allow_other";
+  assert.deepEqual(parseMountOptions([fstab]).kernelOptions, ["allow_other"]);
+  const mounted = "remount,ro,user_id=0,group_id=0,max_read=4096,uhelper=fuse.tidemark";
+  assert.equal(parseMountOptions([mounted], { remount: true }).readOnly, true);
+  assert.throws(() => parseMountOptions(["remount,sparkle"], { remount: true }), isUsage);
+  assert.deepEqual(parseMountOptions(["sparkle,noatime,x=y"], { sloppy: true }).accessTimes, "noatime");
 });
