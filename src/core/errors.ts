@@ -20,15 +20,23 @@ export function errnoOf(code: ErrnoName): number {
   return more[code] ?? known[code] ?? constants.errno.EIO;
 }
 
+/** Where an error lies on the device, if it is one block that is to blame. */
+export interface BlockErrorOptions extends ErrorOptions {
+  readonly vbn?: number;
+}
+
 /** An expected failure that the caller of a syscall sees as -errno. */
 export class FsError extends Error {
   override readonly name: string = "FsError";
   readonly code: ErrnoName; // keyof typeof os.constants.errno
   readonly errno: number;
-  constructor(code: ErrnoName, what: string, options?: ErrorOptions) {
+  /** The block that the device cannot read. */
+  readonly vbn: number | undefined;
+  constructor(code: ErrnoName, what: string, options?: BlockErrorOptions) {
     super(`${code}: ${what}`, options);
     this.code = code;
     this.errno = errnoOf(code);
+    this.vbn = options?.vbn;
   }
 }
 
@@ -36,6 +44,12 @@ export class FsError extends Error {
 export class CorruptionError extends Error {
   override readonly name: string = "CorruptionError";
   readonly errno: number = constants.errno.EIO;
+  /** The block whose checksum is not what its parent expects. */
+  readonly vbn: number | undefined;
+  constructor(what: string, options?: BlockErrorOptions) {
+    super(what, options);
+    this.vbn = options?.vbn;
+  }
 }
 
 /** Why a command failed, in the classes that scripts tell apart; the exit code follows from it. */

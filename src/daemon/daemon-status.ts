@@ -1,4 +1,5 @@
 /** What a daemon says of itself: the same object on the control socket, in `--json` and on the status page. */
+import type { Damage, DamageCounts } from "../fs/damage.ts";
 import type { Transport } from "../fuse/transports.ts";
 import type { VolumeSummary } from "./volume-verbs.ts";
 
@@ -21,6 +22,21 @@ export interface DaemonStatus {
   readonly cpLastCause: string | undefined;
   /** Replies that wait for a consistency point. */
   readonly heldReplies: number;
+  readonly damage: DamageSummary;
   /** Undefined when the server thread did not answer in time. */
   readonly details: VolumeSummary | undefined;
+}
+
+/** What reads of this mount have found wrong. Each error counts; each place is listed once, the first ones of them. */
+export interface DamageSummary extends DamageCounts {
+  readonly places: readonly Damage[];
+}
+
+export const DAMAGE_PLACES_MAX = 100;
+
+/** For the log and for people: what is wrong, and where. */
+export function damageText({ message, operation, ino, path, vbn }: Damage): string {
+  const file = path ?? (ino === undefined ? undefined : `inode ${ino}`);
+  const what = vbn === undefined ? message : message.replace(/^EIO: /, "");
+  return `${file === undefined ? operation : `${operation} of ${file}`}: ${what}`;
 }

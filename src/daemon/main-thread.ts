@@ -30,6 +30,7 @@ import { assertNever, type CpCount } from "../core/numbers.ts";
 import { type FileDevice, openFileDevice } from "../device/file-device.ts";
 import { lockVolume } from "../device/volume-lock.ts";
 import type { ControlRequest } from "../format/control-message.ts";
+import type { Damage, DamageCounts } from "../fs/damage.ts";
 import { type DurableAt, type Name, type NodeId, ROOT_NODE } from "../fs/file-system.ts";
 import { replyHeader } from "../fuse/kernel/abi.ts";
 import { sendReply } from "../fuse/kernel/loop.ts";
@@ -41,7 +42,7 @@ import { openCommitter } from "./commit.ts";
 import type { MountConfig } from "./config.ts";
 import { identityOf, socketPath } from "./control-paths.ts";
 import { type ControlServer, listenForControl } from "./control-socket.ts";
-import type { DaemonStatus } from "./daemon-status.ts";
+import { DAMAGE_PLACES_MAX, type DaemonStatus, type DamageSummary, damageText } from "./daemon-status.ts";
 import { type FollowWatch, watchForCps } from "./follow-watch.ts";
 import { type FrontDoor, openFrontDoor, pathRequests } from "./front-door.ts";
 import { mountHolders } from "./holders.ts";
@@ -76,6 +77,7 @@ interface State {
   cpsCommitted: number;
   cpLastMs: number | undefined;
   cpLastCause: string | undefined;
+  damage: DamageSummary;
 }
 
 /**
@@ -92,6 +94,7 @@ export async function startDaemon(config: MountConfig): Promise<Daemon> {
     cpsCommitted: 0,
     cpLastMs: undefined,
     cpLastCause: undefined,
+    damage: { checksum: 0, unreadable: 0, structure: 0, places: [] },
   };
   const writes = config.mode.kind === "write";
   const device = openFileDevice(config.volume, { writable: writes });
@@ -145,6 +148,9 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
         return;
       case "log":
         report(state, event.message);
+        return;
+      case "damage":
+        noteDamage(state, event.counts, event.first);
         return;
       case "flush":
         await writeBack(event.node, event.offset).catch(reportError);
@@ -354,6 +360,7 @@ async function status(state: State, link: ServerLink, waiting: WaitingRoom): Pro
     cpLastMs: state.cpLastMs,
     cpLastCause: state.cpLastCause,
     heldReplies: waiting.count,
+    damage: state.damage,
     details: await detailsInTime(link),
   };
 }
@@ -389,4 +396,11 @@ function errorReply(reply: Uint8Array): Uint8Array {
 function report(state: State, message: string): void {
   state.lastError = message;
   state.log(message);
+}
+
+function noteDamage(state: State, counts: DamageCounts, first: Damage | undefined): void {
+  const { places } = state.damage;
+  const isListed = first !== undefined && places.length < DAMAGE_PLACES_MAX;
+  state.damage = { ...counts, places: isListed ? [...places, first] : places };
+  if (first !== undefined) report(state, `damage: ${damageText(first)}`);
 }

@@ -31,7 +31,7 @@ export type ServerOptions = Omit<ServerStart, "wake" | "port">;
 /** Messages that are not answers. */
 export type ServerEvent = Extract<
   FromServer,
-  { readonly kind: "frozen" | "held" | "answered" | "failed" | "log" | "flush" | "reclaimable" | "stale" }
+  { readonly kind: "frozen" | "held" | "answered" | "failed" | "log" | "damage" | "flush" | "reclaimable" | "stale" }
 >;
 
 export function startServer(options: ServerOptions, onEvent: (event: ServerEvent) => void): ServerLink {
@@ -81,6 +81,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
       case "answered":
       case "failed":
       case "log":
+      case "damage":
       case "flush":
       case "reclaimable":
       case "stale":

@@ -83,6 +83,7 @@ function open(start: ServerStart, send: (message: FromServer) => void): Server {
     snapshot,
     accessTimes,
     snapshotDirectories,
+    onDamage: (counts, first) => send({ kind: "damage", counts, first }),
   });
   const gated = gate(fileSystem, { makeSpace: () => makeSpace(server) });
   const turns = cpTurns(volume, {

@@ -9,6 +9,7 @@ import type { MessagePort } from "node:worker_threads";
 import type { CpCount } from "../core/numbers.ts";
 import type { ControlError } from "../format/control-message.ts";
 import type { AccessTimes, SnapshotDirectories } from "../fs/context.ts";
+import type { Damage, DamageCounts } from "../fs/damage.ts";
 import type { DurableAt, Name, NodeId } from "../fs/file-system.ts";
 import type { PathReply, PathRequest } from "../fuse/native/path-request.ts";
 import type { CpCause, FrozenCp } from "../volume/volume.ts";
@@ -72,5 +73,7 @@ export type FromServer =
   | { readonly kind: "refused"; readonly id: number; readonly error: ControlError }
   | { readonly kind: "failed"; readonly message: string }
   | { readonly kind: "log"; readonly message: string }
+  /** An operation met damage; `first`: at a place that was not known before. */
+  | { readonly kind: "damage"; readonly counts: DamageCounts; readonly first: Damage | undefined }
   /** The volume is closed, everything is committed unless there is an error. The last message. */
   | { readonly kind: "ended"; readonly error: ControlError | undefined };

@@ -12,6 +12,7 @@
  *     reclaim.ts                 files without a name, and freeing large ones slice by slice
  *     nodes.ts handles.ts        what the kernel may name
  *     context.ts bounds.ts       what they share: entries, times, space
+ *     damage.ts                  what they find wrong with the volume, for the log and the status
  *
  * Invariants:
  * - Check, then apply. An operation reads and verifies what it needs, reserves space for all that it may dirty, dirties
@@ -31,6 +32,7 @@ import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import type { Volume } from "../volume/volume.ts";
 import { attributeOperations } from "./attributes.ts";
 import type { AccessTimes, Context, SnapshotDirectories } from "./context.ts";
+import { type DamageWatch, watchDamage } from "./damage.ts";
 import { dataOperations } from "./data.ts";
 import type { FileSystem, FileSystemStatus } from "./file-system.ts";
 import { openHandles } from "./handles.ts";
@@ -52,6 +54,8 @@ export interface FileSystemOptions {
   readonly accessTimes?: AccessTimes;
   /** Where the directories .snapshot are. None in a snapshot. Default: "hidden". */
   readonly snapshotDirectories?: SnapshotDirectories;
+  /** Told of what operations find damaged: see damage.ts. */
+  readonly onDamage?: DamageWatch["onDamage"] | undefined;
 }
 
 /** What the daemon does with a filesystem beside serving it. */
@@ -111,9 +115,13 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
     status: () => statusOf(volume),
   };
 
-  return {
+  const { onDamage } = options;
+  const functions = {
     ...guardedAll(operations, states),
     reclaimSlice: guarded(() => orphans?.reclaimSlice() ?? false, states),
+  };
+  return {
+    ...(onDamage === undefined ? functions : watchDamage(functions, { volume, states, handles, onDamage })),
     get doomedCount(): number {
       return orphans?.doomedCount ?? 0;
     },

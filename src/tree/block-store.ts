@@ -14,7 +14,7 @@ import assert from "node:assert/strict";
 import { LRUCache } from "lru-cache";
 import { BLOCK_BYTES, type Block, makeBlock } from "../core/block.ts";
 import { checksum } from "../core/checksum.ts";
-import { CorruptionError } from "../core/errors.ts";
+import { CorruptionError, FsError } from "../core/errors.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import type { Space } from "./space.ts";
 
@@ -84,15 +84,28 @@ export function openBlockStore({ device, firstVbn, endVbn, cacheBytesMax, space 
   function load(vbn: number, expected: number): CachedBlock {
     checkVbn(vbn);
     const block = buffer();
-    device.read(vbn, 1, block.bytes, 0);
-    const found = checksum(block.bytes);
-    if (found !== expected) {
+    try {
+      readBlocks(vbn, 1, block.bytes, 0);
+      const found = checksum(block.bytes);
+      if (found !== expected) throw mismatch(vbn, found, expected);
+    } catch (error) {
       pool.push(block);
-      throw mismatch(vbn, found, expected);
+      throw error;
     }
     block.vbn = vbn;
     block.checksum = expected;
     return block;
+  }
+
+  /** An error of the device names the block: of a long run, the first one that cannot be read by itself. */
+  function readBlocks(vbn: number, count: number, into: Uint8Array, offset: number): void {
+    try {
+      device.read(vbn, count, into, offset);
+    } catch (error) {
+      if (!(error instanceof FsError)) throw error;
+      if (count === 1) throw new FsError("EIO", `block ${vbn} cannot be read`, { cause: error, vbn });
+      for (let i = 0; i < count; i++) readBlocks(vbn + i, 1, into, offset + i * BLOCK_BYTES);
+    }
   }
 
   function checkVbn(vbn: number): void {
@@ -136,7 +149,7 @@ export function openBlockStore({ device, firstVbn, endVbn, cacheBytesMax, space 
     readData(vbn, count, into, offset): void {
       checkVbn(vbn);
       checkVbn(vbn + count - 1);
-      device.read(vbn, count, into, offset);
+      readBlocks(vbn, count, into, offset);
     },
     beginOperation(): void {
       if (retired.length === 0) return;
@@ -149,7 +162,7 @@ export function openBlockStore({ device, firstVbn, endVbn, cacheBytesMax, space 
 }
 
 export function mismatch(vbn: number, found: number, expected: number): CorruptionError {
-  return new CorruptionError(`block ${vbn} has checksum ${hex(found)}, its parent expects ${hex(expected)}`);
+  return new CorruptionError(`block ${vbn} has checksum ${hex(found)}, its parent expects ${hex(expected)}`, { vbn });
 }
 
 function hex(n: number): string {

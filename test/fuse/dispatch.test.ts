@@ -243,7 +243,7 @@ test("sizes and offsets of 2^53 and more are refused, not rounded", () => {
   assert.deepEqual([answer?.error, answer?.body.length], [0, 0]);
 });
 
-test("what was found corrupt is EIO and a line in the log, and the server goes on", () => {
+test("what was found corrupt is EIO, and the server goes on", () => {
   const { connection, log } = makeServer({
     getAttributes() {
       throw new CorruptionError("block 7: checksum");
@@ -252,7 +252,7 @@ test("what was found corrupt is EIO and a line in the log, and the server goes o
   init(connection);
   assert.equal(ask(connection, opcode.GETATTR, new Uint8Array(16))?.error, errnoOf("EIO"));
   assert.equal(connection.bug, undefined);
-  assert.deepEqual(log, ["GETATTR of node 1: block 7: checksum"]);
+  assert.deepEqual(log, []); // the filesystem tells of it
 });
 
 test("a bug is EIO for who asked and is kept for the server to stop with", () => {

@@ -1,5 +1,5 @@
 import { UserError } from "../../core/errors.ts";
-import type { DaemonStatus } from "../../daemon/daemon-status.ts";
+import { type DaemonStatus, type DamageSummary, damageText } from "../../daemon/daemon-status.ts";
 import type { VolumeSummary } from "../../daemon/volume-verbs.ts";
 import { command } from "../command.ts";
 import { formatBytes } from "../options.ts";
@@ -79,7 +79,18 @@ function mountText(mount: DaemonStatus): string {
     ["mode", mount.snapshot === undefined ? mount.mode : `snapshot ${mount.snapshot}`],
     ["state", mount.state],
     ["last error", mount.lastError],
+    ["damage met", damageSummary(mount.damage)],
     ["daemon", `${mount.pid}, since ${mount.startedAt}`],
     ["consistency points", mount.mode === "write" ? `${mount.cpsCommitted}${lastMs}` : undefined],
   ]);
+}
+
+const PLACES_SHOWN = 5;
+
+function damageSummary({ checksum, unreadable, structure, places }: DamageSummary): string | undefined {
+  if (checksum + unreadable + structure === 0) return undefined;
+  const counts = `${checksum} times a wrong checksum, ${unreadable} unreadable, ${structure} impossible contents`;
+  const shown = places.slice(0, PLACES_SHOWN).map((place) => `\n  ${damageText(place)}`);
+  const more = places.length > PLACES_SHOWN ? `\n  and ${places.length - PLACES_SHOWN} places more` : "";
+  return `${counts}${shown.join("")}${more}`;
 }

@@ -5,7 +5,7 @@
  * A handler writes the body of its reply behind the header and returns its length, or a negative errno, or
  * NO_REPLY. Errors become errnos here and nowhere else:
  * - FsError is an answer.
- * - CorruptionError is EIO for who asked, and a line in the log.
+ * - CorruptionError is EIO for who asked; the filesystem has told of it (fs/damage.ts).
  * - Anything else is a bug: who asked gets EIO, and the server ends with it, for its state cannot be trusted.
  * So every request is answered, once, before the next one is read, or is held for its consistency point.
  */
@@ -181,10 +181,7 @@ function run(connection: Connection, row: Row, lengthBytes: number): number {
   } catch (error) {
     connection.durableAt = 0;
     if (error instanceof FsError) return refuse(error.errno);
-    if (error instanceof CorruptionError) {
-      connection.log(`${row.name} of node ${connection.node}: ${error.message}`);
-      return refuse(EIO);
-    }
+    if (error instanceof CorruptionError) return refuse(EIO);
     connection.log(`${row.name} of node ${connection.node}: a bug, the server stops: ${String(error)}`);
     connection.bug = error instanceof Error ? error : new Error(String(error));
     return refuse(EIO);

@@ -124,10 +124,7 @@ export function pathServer({ fileSystem, caller, log }: PathServerOptions): Path
 function failure({ log }: Server, request: PathRequest, error: unknown): PathAnswer {
   if (error instanceof FsError) return { reply: { result: -error.errno }, durableAt: 0, bug: undefined };
   const what = "path" in request ? `${request.op} of ${request.path}` : request.op;
-  if (error instanceof CorruptionError) {
-    log(`${what}: ${error.message}`);
-    return { reply: EIO, durableAt: 0, bug: undefined };
-  }
+  if (error instanceof CorruptionError) return { reply: EIO, durableAt: 0, bug: undefined };
   log(`${what}: a bug, the server stops: ${String(error)}`);
   return { reply: EIO, durableAt: 0, bug: error instanceof Error ? error : new Error(String(error)) };
 }
