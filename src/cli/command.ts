@@ -1,7 +1,8 @@
-/** What a command file declares, and how yargs is told of it. The work is in the rooms below, loaded when it runs. */
+/** What a command file declares, and how the parsers are told of it. The work is in the rooms below, loaded when it runs. */
 import type { ArgumentsCamelCase, Argv, CommandModule } from "yargs";
 import { UserError } from "../core/errors.ts";
 import { type ExitName, exitCodeHelp } from "./exit-codes.ts";
+import type { PlainCommand } from "./plain-line.ts";
 
 export interface GlobalOptions {
   readonly json: boolean;
@@ -25,7 +26,14 @@ export interface CommandSpec<O> {
 }
 
 /** The form that yargs takes. Its types cannot hold commands of different options in one list, so they end here. */
-export type Command = CommandModule<GlobalOptions, GlobalOptions>;
+type Module = CommandModule<GlobalOptions, GlobalOptions>;
+
+export interface Command {
+  readonly module: Module;
+  /** What is declared, and how it runs with the options of a plain line. */
+  readonly plain: PlainCommand;
+  run(given: Readonly<Record<string, unknown>>): Promise<void>;
+}
 
 export function command<O>(spec: CommandSpec<O>): Command {
   const build = (yargs: Argv<GlobalOptions>): Argv<GlobalOptions & O> =>
@@ -39,11 +47,15 @@ export function command<O>(spec: CommandSpec<O>): Command {
         return true;
       });
   return {
-    command: spec.command,
-    describe: spec.summary,
-    builder: build,
-    handler: (given: ArgumentsCamelCase<GlobalOptions>) =>
-      spec.run(given as unknown as ArgumentsCamelCase<GlobalOptions & O>),
+    module: {
+      command: spec.command,
+      describe: spec.summary,
+      builder: build,
+      handler: (given: ArgumentsCamelCase<GlobalOptions>) =>
+        spec.run(given as unknown as ArgumentsCamelCase<GlobalOptions & O>),
+    },
+    plain: { notation: spec.command, declare: (to) => spec.options(to as unknown as Argv<GlobalOptions>) },
+    run: (given) => spec.run(given as unknown as ArgumentsCamelCase<GlobalOptions & O>),
   };
 }
 
@@ -57,7 +69,7 @@ function refuseTwice(given: object, lists: readonly string[]): void {
 }
 
 /** A noun with its verbs. */
-export function noun(name: string, summary: string, verbs: readonly Command[]): Command {
+export function noun(name: string, summary: string, verbs: readonly Module[]): Module {
   return {
     command: name,
     describe: summary,

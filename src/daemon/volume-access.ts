@@ -2,15 +2,9 @@
  * One way to a volume, mounted or not: through the daemon that has it, or opened here, under the lock. Commands and the
  * mirror's sidecar use it alike.
  */
-import { UserError } from "../core/errors.ts";
-import { type FileDevice, openFileDevice } from "../device/file-device.ts";
-import { lockVolume } from "../device/volume-lock.ts";
 import type { ArgumentsOf } from "../format/control-message.ts";
-import { openVolume } from "../volume/open.ts";
-import type { Volume } from "../volume/volume.ts";
 import { type ControlClient, connectWriter } from "./control-client.ts";
-import { systemClock, systemRandom } from "./system.ts";
-import { causeOf, performVerb, type VerbResults, type VolumeVerb } from "./volume-verbs.ts";
+import type { VerbResults, VolumeVerb } from "./volume-verbs.ts";
 
 export interface VolumeAccess {
   /** Path of the block file. Snapshot blocks can be read straight from it. */
@@ -34,26 +28,9 @@ export async function withVolume<T>(
 ): Promise<T> {
   const client = await connectWriter(path);
   if (client !== undefined) return useDaemon(path, client, use);
-  const device = openFileDevice(path, options);
-  try {
-    const late = options.writable ? await lockOrConnect(device) : undefined;
-    return await (late === undefined ? useOpened(path, device, options, use) : useDaemon(path, late, use));
-  } finally {
-    device.close();
-  }
-}
-
-/** Locks the volume, or connects to a daemon that has come up since there was none. */
-async function lockOrConnect(device: FileDevice): Promise<ControlClient | undefined> {
-  try {
-    lockVolume(device);
-    return undefined;
-  } catch (error) {
-    const late =
-      error instanceof UserError && error.failure === "in-use" ? await connectWriter(device.path) : undefined;
-    if (late === undefined) throw error;
-    return late;
-  }
+  // The volume itself is loaded only now: asking a daemon takes half as long without it.
+  const { withUnmounted } = await import("./unmounted-volume.ts");
+  return withUnmounted(path, options, { use, useDaemon: (late) => useDaemon(path, late, use) });
 }
 
 async function useDaemon<T>(
@@ -66,27 +43,4 @@ async function useDaemon<T>(
   } finally {
     client.close();
   }
-}
-
-async function useOpened<T>(
-  path: string,
-  device: FileDevice,
-  { writable }: AccessOptions,
-  use: (access: VolumeAccess) => Promise<T>,
-): Promise<T> {
-  const volume = openVolume({ device, clock: systemClock(), random: systemRandom, writable });
-  return use({
-    path,
-    mounted: false,
-    call: (verb, given) => Promise.resolve(performHere(volume, verb, given)),
-  });
-}
-
-/** The verb, and the consistency point that it needs. */
-function performHere<V extends VolumeVerb>(volume: Volume, verb: V, given: ArgumentsOf<V>): VerbResults[V] {
-  const cause = causeOf(verb);
-  if (verb === "sync" && !volume.dirty) return { cpCount: volume.committed.cpCount } as VerbResults[V];
-  const result = performVerb(volume, verb, given);
-  if (cause !== undefined) volume.takeCp(cause);
-  return result();
 }

@@ -1,0 +1,49 @@
+/** The whole command line as yargs sees it: help, completion, and what is wrong with a line. */
+import { existsSync, readFileSync } from "node:fs";
+import yargs, { type Argv } from "yargs";
+import { UserError } from "../core/errors.ts";
+import { type GlobalOptions, noun } from "./command.ts";
+import { commandTable, nouns } from "./command-table.ts";
+import { exitCodeHelp, exitCodes } from "./exit-codes.ts";
+
+/** Loads all commands; `parseAsync` runs the one that the line names. */
+export async function parser(args: readonly string[]): Promise<Argv<GlobalOptions>> {
+  const root = yargs([...args])
+    .scriptName("tidemark")
+    .usage("$0 COMMAND\n\nA copy-on-write filesystem in one block file, with snapshots, image streams and mirrors.")
+    .option("json", { type: "boolean", default: false, describe: "Print JSON", global: true })
+    .option("debug", { type: "boolean", default: false, describe: "Show where an error arose", global: true })
+    .parserConfiguration({ "boolean-negation": false, "dot-notation": false, "parse-numbers": false })
+    .example("$0 format /srv/data.tm --size 10G", "make a volume")
+    .example("$0 mount /srv/data.tm /mnt/data", "and mount it")
+    .epilogue(
+      `${exitCodeHelp(Object.keys(exitCodes) as (keyof typeof exitCodes)[])}\n\nOf one command: tidemark COMMAND --help`,
+    )
+    .strict()
+    .demandCommand(1, "name a command")
+    .completion("completion", "Print a completion script for bash or zsh")
+    .recommendCommands()
+    .version(version())
+    .help()
+    .wrap(Math.min(120, process.stdout.columns ?? 120))
+    .exitProcess(false)
+    .fail((message, error) => {
+      const isOurs = error !== undefined && error !== null && error.name !== "YError"; // what a command has thrown
+      if (isOurs) throw error;
+      throw new UserError("usage", message ?? error.message, "see: tidemark --help, tidemark COMMAND --help");
+    });
+  const loaded = await Promise.all(commandTable.map(async (row) => ({ name: row.name, command: await row.load() })));
+  for (const { name, command } of loaded) if (!name.includes(" ")) root.command(command.module);
+  for (const [name, summary] of nouns) {
+    const verbs = loaded.filter((row) => row.name.startsWith(`${name} `)).map(({ command }) => command.module);
+    root.command(noun(name, summary, verbs));
+  }
+  return root;
+}
+
+/** Of the package; a build that lies elsewhere has none. */
+function version(): string {
+  const path = new URL("../../../package.json", import.meta.url);
+  if (!existsSync(path)) return "0.0.0";
+  return (JSON.parse(readFileSync(path, "utf8")) as { readonly version: string }).version;
+}
