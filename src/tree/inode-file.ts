@@ -147,7 +147,7 @@ export function openInodeFile({
     dirty.delete(ino); // what is left of a file freed since the last consistency point
     cache.delete(ino);
     markDirty(inode);
-    counters.generationNext = (counters.generationNext + 1) >>> 0;
+    counters.generationNext = Math.min(counters.generationNext + 1, U32_MAX);
     counters.usedInodes += 1;
     return inode;
   }

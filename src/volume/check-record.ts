@@ -1,6 +1,7 @@
 /** What can be wrong with an inode by itself. */
 import { BLOCK_BYTES } from "../core/block.ts";
-import { FILE_BYTES_MAX, INLINE_BYTES_MAX, SYMLINK_BYTES_MAX } from "../format/constants.ts";
+import { U32_MAX } from "../core/numbers.ts";
+import { FILE_BYTES_MAX, FIRST_FREE_INO, INLINE_BYTES_MAX, SYMLINK_BYTES_MAX } from "../format/constants.ts";
 import { fileRoot, INODE_INLINE, inodeRecord } from "../format/inode.ts";
 import type { Inode } from "../tree/inode-file.ts";
 
@@ -15,11 +16,23 @@ export function isDirectoryMode(mode: number): boolean {
   return (mode & S_IFMT) === S_IFDIR;
 }
 
-/** Calls `say` for each thing that is wrong with an inode in use, whatever lies elsewhere. */
-export function checkInodeRecord(inode: Inode, view: DataView, at: number, say: (what: string) => void): void {
+/**
+ * Calls `say` for each thing that is wrong with an inode in use, whatever lies elsewhere. `generationNext`: of fsinfo, the
+ * number that no inode of any state has yet.
+ */
+export function checkInodeRecord(
+  inode: Inode,
+  view: DataView,
+  { at, generationNext }: { readonly at: number; readonly generationNext: number },
+  say: (what: string) => void,
+): void {
   const { mode, tree, inline } = inode;
   const type = mode & S_IFMT;
   if (!TYPES.has(type) || mode > 0o177777) say(`has mode 0${mode.toString(8)}`);
+  const { ino, generation } = inode;
+  if (ino < FIRST_FREE_INO ? generation !== 0 : generation === 0) say(`has generation ${generation}`);
+  if (generation >= generationNext && generation !== U32_MAX)
+    say(`has generation ${generation}, which is yet to be given: ${generationNext} is the next`);
   if (tree.sizeBytes > FILE_BYTES_MAX) say(`has a length of ${tree.sizeBytes} bytes`);
   if ((inodeRecord.get.flags(view, at) & ~INODE_INLINE) !== 0)
     say(`has unknown flags ${inodeRecord.get.flags(view, at)}`);

@@ -55,6 +55,7 @@ export interface StateCheckerOptions {
   readonly store: BlockStore;
   readonly blockCount: number;
   readonly hashSeed: number;
+  readonly generationNext: number;
   readonly readData: boolean;
 }
 
@@ -70,6 +71,7 @@ export function openStateChecker({
   store,
   blockCount,
   hashSeed,
+  generationNext,
   readData,
 }: StateCheckerOptions): StateChecker {
   const regionCount = regionCountOf(blockCount);
@@ -133,7 +135,7 @@ export function openStateChecker({
       say(`cannot be read: ${error.message}`);
       return undefined;
     }
-    if (!quiet) checkInodeRecord(inode, view, 0, say);
+    if (!quiet) checkInodeRecord(inode, view, { at: 0, generationNext }, say);
     return inode;
   }
 

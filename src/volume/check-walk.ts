@@ -69,8 +69,10 @@ export interface WalkOptions {
   readonly onBlocks: (blocksRead: number) => void;
 }
 
-/** Data blocks verified with one read. */
-const BATCH_BLOCKS = 256;
+/** Data blocks that wait to be verified, so that they can be read in the order in which they lie, whatever file they are of. */
+const BATCH_BLOCKS = 2 ** 18;
+/** Read with one call. */
+const READ_BLOCKS = 256;
 
 /** The 512 pointers of a block; or what stands for a block that a lower tree does not have, with that tree below it. */
 interface Node {
@@ -83,8 +85,12 @@ const NO_POINTERS = new Uint32Array(POINTERS_PER_BLOCK * 2);
 export function openWalk({ device, report, firstVbn, endVbn, onBlocks }: WalkOptions): Walk {
   let blocksRead = 0;
   let countDelta = 0;
-  const batch = { first: 0, count: 0, owners: [] as Owner[], indexes: [] as number[], sums: [] as number[] };
-  const batchBytes = new Uint8Array(BATCH_BLOCKS * BLOCK_BYTES);
+  const owners: Owner[] = [];
+  const indexes = new Float64Array(BATCH_BLOCKS);
+  const sums = new Uint32Array(BATCH_BLOCKS);
+  /** VBN and place in the batch, in one number that sorts by VBN. */
+  const order = new Float64Array(BATCH_BLOCKS);
+  const runBytes = new Uint8Array(READ_BLOCKS * BLOCK_BYTES);
 
   function readInto(vbn: number, count: number, into: Uint8Array): boolean {
     try {
@@ -93,9 +99,12 @@ export function openWalk({ device, report, firstVbn, endVbn, onBlocks }: WalkOpt
       if (error instanceof FsError) return false;
       throw error;
     }
-    blocksRead += count;
-    onBlocks(blocksRead);
     return true;
+  }
+
+  function countRead(blocks: number): void {
+    blocksRead += blocks;
+    onBlocks(blocksRead);
   }
 
   function read({ vbn, checksum: expected }: Pointer, ino: number, quiet = false): Uint8Array | undefined {
@@ -105,6 +114,7 @@ export function openWalk({ device, report, firstVbn, endVbn, onBlocks }: WalkOpt
       if (!quiet) report.add("unreadable", `block ${vbn} cannot be read`, { ino, vbn });
       return undefined;
     }
+    countRead(1);
     const found = checksum(bytes);
     if (found === expected) return bytes;
     if (!quiet)
@@ -116,21 +126,32 @@ export function openWalk({ device, report, firstVbn, endVbn, onBlocks }: WalkOpt
   }
 
   function finish(): void {
-    const { count } = batch;
-    batch.count = 0;
-    if (count === 0) return;
-    const whole = readInto(batch.first, count, batchBytes);
-    for (let i = 0; i < count; i++) {
-      const owner = batch.owners[i] as Owner;
-      const pointer = { vbn: batch.first + i, checksum: batch.sums[i] as number };
-      const bytes = whole ? batchBytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES) : undefined;
-      const good = bytes !== undefined && checksum(bytes) === pointer.checksum ? bytes : read(pointer, owner.ino);
-      if (good !== undefined && owner.tailBytes > 0 && batch.indexes[i] === owner.blocksMax - 1)
-        checkTail(report, owner, pointer.vbn, good);
+    const count = owners.length;
+    const sorted = order.subarray(0, count).toSorted();
+    for (let from = 0; from < count; ) {
+      const first = vbnOf(sorted[from] as number);
+      let end = from + 1;
+      while (end < count && end - from < READ_BLOCKS && vbnOf(sorted[end] as number) === first + (end - from)) end += 1;
+      const isRead = readInto(first, end - from, runBytes);
+      for (let i = from; i < end; i++) {
+        const at = (i - from) * BLOCK_BYTES;
+        const bytes = isRead ? runBytes.subarray(at, at + BLOCK_BYTES) : undefined;
+        settle((sorted[i] as number) % BATCH_BLOCKS, first + i - from, bytes);
+      }
+      from = end;
     }
-    batch.owners.length = 0;
-    batch.indexes.length = 0;
-    batch.sums.length = 0;
+    owners.length = 0;
+  }
+
+  /** Judges a data block; what was not read, or is not right, is read again by itself. */
+  function settle(place: number, vbn: number, bytes: Uint8Array | undefined): void {
+    const owner = owners[place] as Owner;
+    const expected = sums[place] as number;
+    const isGood = bytes !== undefined && checksum(bytes) === expected;
+    if (isGood) countRead(1);
+    const good = isGood ? bytes : read({ vbn, checksum: expected }, owner.ino);
+    if (good !== undefined && owner.tailBytes > 0 && indexes[place] === owner.blocksMax - 1)
+      checkTail(report, owner, vbn, good);
   }
 
   function add(owner: Owner, pointer: Pointer, level: number, index: number): boolean {
@@ -237,12 +258,12 @@ export function openWalk({ device, report, firstVbn, endVbn, onBlocks }: WalkOpt
     },
     read,
     verify(owner, index, pointer): void {
-      if (batch.count === BATCH_BLOCKS || pointer.vbn !== batch.first + batch.count) finish();
-      if (batch.count === 0) batch.first = pointer.vbn;
-      batch.count += 1;
-      batch.owners.push(owner);
-      batch.indexes.push(index);
-      batch.sums.push(pointer.checksum);
+      if (owners.length === BATCH_BLOCKS) finish();
+      const place = owners.length;
+      owners.push(owner);
+      indexes[place] = index;
+      sums[place] = pointer.checksum;
+      order[place] = pointer.vbn * BATCH_BLOCKS + place;
     },
     finish,
     get blocksRead(): number {
@@ -264,6 +285,10 @@ export function checkTail(report: Report, owner: Owner, vbn: number, bytes: Uint
     report.add("inode", `${owner.name} has bytes beyond its end in block ${vbn}`, { ino: owner.ino, vbn });
     return;
   }
+}
+
+function vbnOf(packed: number): number {
+  return Math.floor(packed / BATCH_BLOCKS);
 }
 
 function hex(n: number): string {

@@ -92,7 +92,15 @@ export function checkVolume(device: BlockDevice, options: CheckOptions = {}): Ch
     },
   });
   const store = storeForCheck(device, reservedBlocks, blockCount);
-  const checker = openStateChecker({ walk, report, store, blockCount, hashSeed: fsinfo.hashSeed, readData });
+  const checker = openStateChecker({
+    walk,
+    report,
+    store,
+    blockCount,
+    hashSeed: fsinfo.hashSeed,
+    generationNext: fsinfo.generationNext,
+    readData,
+  });
   for (const record of records) checker.check(record);
   if (only === "everything") {
     checker.check({

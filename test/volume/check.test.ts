@@ -351,6 +351,18 @@ const damages: readonly (readonly [string, FindingKind, RegExp, (sample: Sample)
     /1000000000 nanoseconds/,
     (v) => v.inode(v.file, (view, at) => view.setUint32(at + offset.mtime + 8, 1e9, true)),
   ],
+  [
+    "a generation that is yet to be given",
+    "inode",
+    /generation 77777, which is yet to be given/,
+    (v) => v.inode(v.file, (view, at) => set.generation(view, at, 77777)),
+  ],
+  [
+    "a file without a generation",
+    "inode",
+    /has generation 0/,
+    (v) => v.inode(v.file, (view, at) => set.generation(view, at, 0)),
+  ],
   ["unknown flags", "inode", /unknown flags/, (v) => v.inode(v.file, (view, at) => set.flags(view, at, 64))],
   [
     "attributes in an inode that has none",
@@ -461,4 +473,31 @@ test("progress is told as it goes, and ends at what was read", () => {
   assert(seen.length >= 3);
   assert(seen.every((done, i) => done > (seen[i - 1] ?? 0)));
   assert((seen.at(-1) as number) <= blocksRead);
+});
+
+test("file data is read in the order in which it lies, whatever the order in the files", () => {
+  const device = memoryDevice(BLOCKS);
+  const volume = newVolume(device);
+  const file = make(volume, ROOT_INO, "file", 0o100644, noise(256 * BLOCK_BYTES, 1));
+  volume.takeCp("sync");
+  for (let i = 0; i < 64; i++) {
+    volume.active.store.beginOperation();
+    volume.active.reserve(40, "write");
+    writeFile(volume.active, file, ((i * 151) % 256) * BLOCK_BYTES, noise(BLOCK_BYTES, i), 0, BLOCK_BYTES);
+    volume.takeCp("sync"); // metadata lies between any two of them
+  }
+  const runs: number[] = [];
+  const watching: BlockDevice = {
+    ...device,
+    read(vbn, count, into, at): void {
+      if (count > 1) runs.push(vbn);
+      device.read(vbn, count, into, at);
+    },
+  };
+  assert.deepEqual(checkVolume(watching).findings, []);
+  assert.deepEqual(
+    runs,
+    runs.toSorted((a, b) => a - b),
+  );
+  assert(runs.length < 64, `${runs.length} reads of more than one block`);
 });
