@@ -10,12 +10,15 @@ import { blockPointer } from "../src/format/block-pointer.ts";
 import { childRecord, entryHead, leafSlot, nodeHeader } from "../src/format/directory-node.ts";
 import { fsinfoRecord } from "../src/format/fsinfo.ts";
 import {
+  deflatedHead,
   frameHeader,
   heldRecord,
   imageHeaderRecord,
   imageTrailer,
+  patchRecord,
   resumeRecord,
   runRecord,
+  segmentRecord,
 } from "../src/format/image-frame.ts";
 import { fileRoot, inodeRecord, timeRecord } from "../src/format/inode.ts";
 import { snapshotRecord } from "../src/format/snapshot-record.ts";
@@ -51,7 +54,10 @@ const documents: ReadonlyMap<string, ReadonlyMap<string, Layout>> = new Map([
       ["Image header", imageHeaderRecord],
       ["Snapshot record", snapshotRecord],
       ["Held snapshot", heldRecord],
+      ["Deflated body", deflatedHead],
       ["Run", runRecord],
+      ["Patch", patchRecord],
+      ["Segment", segmentRecord],
       ["Image trailer", imageTrailer],
       ["Resume point", resumeRecord],
     ]),

@@ -55,7 +55,7 @@ const pureModules = new Map<string, RegExp>([
   ["node:assert/strict", /^/],
   ["node:crypto", /^core\//],
   ["node:os", /^core\//], // the numbers of the errnos
-  ["node:zlib", /^core\/checksum\.ts$/],
+  ["node:zlib", /^core\/(checksum|deflate)\.ts$/],
 ]);
 
 const promises = /(?<![\w$])(async|await|Promise|setTimeout|setInterval|setImmediate|queueMicrotask)(?![\w$])/g;

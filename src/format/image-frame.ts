@@ -13,13 +13,14 @@
  */
 import { BLOCK_BYTES } from "../core/block.ts";
 import { checksum } from "../core/checksum.ts";
+import { deflate, inflate } from "../core/deflate.ts";
 import { DIGEST_BYTES, sha256 } from "../core/digest.ts";
 import { CorruptionError } from "../core/errors.ts";
 import { sameBytes } from "../core/uuid.ts";
 import { RESERVED_BLOCKS_MAX, RESERVED_BLOCKS_MIN, TREE_HEIGHT_MAX, VOLUME_BLOCKS_MIN } from "./constants.ts";
-import { fileRoot, timeRecord } from "./inode.ts";
+import { timeRecord } from "./inode.ts";
 import { rootChecksum, type SnapshotRecord, snapshotRecord } from "./snapshot-record.ts";
-import { bytes, nested, type Struct, struct, text, u8, u32, u64, type ValueOf } from "./struct.ts";
+import { bytes, nested, type Struct, struct, text, u8, u16, u32, u64, type ValueOf } from "./struct.ts";
 
 /** "TMFR": begins every frame. */
 export const FRAME_MAGIC: Uint8Array = new TextEncoder().encode("TMFR");
@@ -27,11 +28,16 @@ export const FRAME_MAGIC: Uint8Array = new TextEncoder().encode("TMFR");
 export const IMAGE_MAGIC: Uint8Array = new TextEncoder().encode("TIDEIMG\0");
 /** "TIDEEND" and a zero: the last bytes of a stream. */
 export const IMAGE_END: Uint8Array = new TextEncoder().encode("TIDEEND\0");
-export const IMAGE_VERSION = 1;
+export const IMAGE_VERSION = 2;
 
 export const FRAME_HEADER = 1;
 export const FRAME_DATA = 2;
 export const FRAME_TRAILER = 3;
+
+/** Encodings: the body as it is; a data body with patches; the deflated body of a header. */
+export const BODY_PLAIN = 0;
+export const BODY_PATCHED = 1;
+export const BODY_DEFLATED = 2;
 
 /** Blocks of every data frame but the last, which may have fewer: 1 MiB. */
 export const FRAME_BLOCKS = 256;
@@ -41,15 +47,16 @@ export const IMAGE_SNAPSHOTS_MAX = 32768;
 const frameShape = {
   magic: bytes(4), // "TMFR"
   kind: u8, // 1: header, 2: data, 3: trailer; any other is refused
-  encoding: u8, // 0: the body as it is; any other (compression) is refused
+  encoding: u8, // 0: the body as it is; 1: data with patches; 2: deflated, as every header is; any other is refused
   reserved: bytes(2), // zero
   frameNumber: u32, // 0 for the header, then one more for each frame
   stream: u32, // the body checksum of frame 0: which stream the frame is of; 0 in frame 0 itself
   runCount: u32, // data: entries of the run table that the body begins with; else 0
-  blockCount: u32, // data: blocks that follow the run table; else 0
+  blockCount: u32, // data: blocks in these runs; else 0
+  patchCount: u32, // data: how many of them come as patches; else 0
   bodyBytes: u32, // length of the body
   bodyChecksum: u32, // CRC-32 of the body
-  reserved2: bytes(12), // zero
+  reserved2: bytes(8), // zero
   checksum: u32, // CRC-32 of the bytes before it
 };
 /** The first 48 bytes of every frame. */
@@ -63,6 +70,26 @@ const runShape = {
 /** A run of blocks with consecutive VBNs. */
 export type Run = ValueOf<typeof runShape>;
 export const runRecord: Struct<typeof runShape> = struct(8, runShape);
+
+const patchShape = {
+  index: u16, // which block of the frame
+  bytes: u16, // length of its patch
+  baseVbn: u32, // the block of the base that it is a patch to
+  checksum: u32, // CRC-32 of the whole block
+};
+/** A block that comes as what differs from one that the base has, and so the destination. */
+export type Patch = ValueOf<typeof patchShape>;
+export const patchRecord: Struct<typeof patchShape> = struct(12, patchShape);
+
+const segmentShape = {
+  offset: u16, // first byte of the block that differs
+  bytes: u16, // how many do, which follow: at least 1
+};
+/** A patch is a sequence of these, ascending. */
+export const segmentRecord: Struct<typeof segmentShape> = struct(4, segmentShape);
+
+/** A patch that would be longer is not worth it: the block is sent. */
+export const PATCH_BYTES_MAX = 2048;
 
 const headerShape = {
   magic: bytes(8), // "TIDEIMG" and a zero
@@ -80,8 +107,7 @@ const headerShape = {
   lineage: u32, // lineage of the active filesystem of the source
   logSeq: u64, // number of the last change that the source's fsinfo contains
   kind: u8, // 0: full, 1: incremental
-  compression: u8, // 0: none; any other is refused
-  reserved: bytes(2), // zero
+  reserved: bytes(3), // zero
   topCount: u32, // snapshots that the stream carries, at least 1
   heldCount: u32, // snapshots that the source holds, these among them
   blockCount: u32, // blocks in the stream
@@ -105,14 +131,12 @@ export const heldRecord: Struct<typeof heldShape> = struct(272, heldShape);
 const trailerShape = {
   frameCount: u32, // frames of the stream, this one too
   blockCount: u32, // blocks of all data frames
-  topUuid: bytes(16), // the newest top, as in the header
-  root: nested(fileRoot, "file root"), // its root, as in the header
   digest: bytes(DIGEST_BYTES), // the digest after the frame before this one
   end: bytes(8), // "TIDEEND" and a zero
 };
 export type ImageTrailer = ValueOf<typeof trailerShape>;
 /** Body of the last frame. */
-export const imageTrailer: Struct<typeof trailerShape> = struct(208, trailerShape);
+export const imageTrailer: Struct<typeof trailerShape> = struct(48, trailerShape);
 
 const resumeShape = {
   magic: bytes(8), // "TIDERES" and a zero
@@ -135,9 +159,17 @@ export const IMAGE_INCREMENTAL = 1;
 
 /** Longest body of a data frame: every block a run of its own. */
 export const DATA_BODY_BYTES_MAX: number = FRAME_BLOCKS * (runRecord.size + BLOCK_BYTES);
-/** Longest body of a header frame. */
+const deflatedShape = {
+  plainBytes: u32, // length of what follows when it is inflated
+};
+/** Before a deflated body. */
+export const deflatedHead: Struct<typeof deflatedShape> = struct(4, deflatedShape);
+
+/** Longest body of a header, before it is deflated. */
+const HEADER_PLAIN_BYTES_MAX = imageHeaderRecord.size + IMAGE_SNAPSHOTS_MAX * (snapshotRecord.size + heldRecord.size);
+/** Longest body of a header frame: what deflate cannot shorten it stores, with 5 bytes to 16 KiB at most. */
 export const HEADER_BODY_BYTES_MAX: number =
-  imageHeaderRecord.size + IMAGE_SNAPSHOTS_MAX * (snapshotRecord.size + heldRecord.size);
+  deflatedHead.size + HEADER_PLAIN_BYTES_MAX + (HEADER_PLAIN_BYTES_MAX >>> 10) + 16;
 
 /** What a snapshot is, wherever it lies: never a name or a number alone. */
 export interface SnapshotIdentity {
@@ -154,7 +186,6 @@ export interface ImageHeader
     | "version"
     | "features"
     | "kind"
-    | "compression"
     | "reserved"
     | "reserved2"
     | "topCount"
@@ -194,6 +225,7 @@ export interface FrameFields {
   readonly stream: number;
   readonly runCount: number;
   readonly blockCount: number;
+  readonly patchCount: number;
 }
 
 /** Completes a frame whose body lies at `frame[frameHeader.size..]`: writes its header. The body must be complete. */
@@ -203,11 +235,11 @@ export function sealFrame(frame: Uint8Array, fields: FrameFields): void {
   frameHeader.encode(view, 0, {
     ...fields,
     magic: FRAME_MAGIC,
-    encoding: 0,
+    encoding: fields.kind === FRAME_HEADER ? BODY_DEFLATED : fields.patchCount > 0 ? BODY_PATCHED : BODY_PLAIN,
     reserved: new Uint8Array(2),
     bodyBytes: body.length,
     bodyChecksum: checksum(body),
-    reserved2: new Uint8Array(12),
+    reserved2: new Uint8Array(8),
     checksum: 0,
   });
   frameHeader.set.checksum(view, 0, checksum(frame.subarray(0, frameHeader.offset.checksum)));
@@ -222,11 +254,11 @@ export function decodeFrameHeader(raw: Uint8Array): FrameHeader {
   if (found !== header.checksum) {
     throw new CorruptionError(`frame header has checksum ${hex(found)}, expected ${hex(header.checksum)}`);
   }
-  if (header.encoding !== 0) throw new CorruptionError(`frame has encoding ${header.encoding}, this program reads 0`);
+  checkEncoding(header);
   if (!isZero(header.reserved) || !isZero(header.reserved2))
     throw new CorruptionError("frame header uses reserved bytes");
   if (header.kind === FRAME_DATA) checkDataSizes(header);
-  else if (header.runCount !== 0 || header.blockCount !== 0)
+  else if (header.runCount !== 0 || header.blockCount !== 0 || header.patchCount !== 0)
     throw new CorruptionError("a frame without data counts blocks");
   if (header.bodyBytes > bodyBytesMax(header.kind)) {
     throw new CorruptionError(`frame body of ${header.bodyBytes} bytes, at most ${bodyBytesMax(header.kind)} expected`);
@@ -234,12 +266,26 @@ export function decodeFrameHeader(raw: Uint8Array): FrameHeader {
   return header;
 }
 
-function checkDataSizes({ runCount, blockCount, bodyBytes }: FrameHeader): void {
+/** There is one encoding for each frame, so that the same image is the same bytes. */
+function checkEncoding({ kind, encoding, patchCount }: FrameHeader): void {
+  if (encoding > BODY_DEFLATED) {
+    throw new CorruptionError(`frame has encoding ${encoding}, this program reads 0 to ${BODY_DEFLATED}`);
+  }
+  const expected = kind === FRAME_HEADER ? BODY_DEFLATED : patchCount > 0 ? BODY_PATCHED : BODY_PLAIN;
+  if (encoding !== expected) throw new CorruptionError(`frame of kind ${kind} has encoding ${encoding}`);
+}
+
+/** Exact but for the patches, whose lengths the body tells. */
+function checkDataSizes({ runCount, blockCount, patchCount, bodyBytes }: FrameHeader): void {
   if (blockCount < 1 || blockCount > FRAME_BLOCKS || runCount < 1 || runCount > blockCount) {
     throw new CorruptionError(`data frame of ${blockCount} blocks in ${runCount} runs, 1 to ${FRAME_BLOCKS} expected`);
   }
-  const expected = runCount * runRecord.size + blockCount * BLOCK_BYTES;
-  if (bodyBytes !== expected) throw new CorruptionError(`data frame body of ${bodyBytes} bytes, expected ${expected}`);
+  if (patchCount > blockCount)
+    throw new CorruptionError(`data frame of ${blockCount} blocks has ${patchCount} patches`);
+  const least = runCount * runRecord.size + patchCount * patchRecord.size + (blockCount - patchCount) * BLOCK_BYTES;
+  if (bodyBytes < least || bodyBytes > least + patchCount * PATCH_BYTES_MAX) {
+    throw new CorruptionError(`data frame body of ${bodyBytes} bytes, expected ${least}`);
+  }
 }
 
 function bodyBytesMax(kind: number): number {
@@ -252,17 +298,16 @@ function bodyBytesMax(kind: number): number {
 /** Frame 0, complete. */
 export function encodeImageHeader(header: ImageHeader): Uint8Array {
   const { tops, held, base } = header;
-  const heldAt = frameHeader.size + imageHeaderRecord.size + tops.length * snapshotRecord.size;
-  const frame = new Uint8Array(heldAt + held.length * heldRecord.size);
-  const view = new DataView(frame.buffer);
-  imageHeaderRecord.encode(view, frameHeader.size, {
+  const heldAt = imageHeaderRecord.size + tops.length * snapshotRecord.size;
+  const plain = new Uint8Array(heldAt + held.length * heldRecord.size);
+  const view = new DataView(plain.buffer);
+  imageHeaderRecord.encode(view, 0, {
     ...header,
     magic: IMAGE_MAGIC,
     version: IMAGE_VERSION,
     features: 0,
     kind: base === undefined ? IMAGE_FULL : IMAGE_INCREMENTAL,
-    compression: 0,
-    reserved: new Uint8Array(2),
+    reserved: new Uint8Array(3),
     topCount: tops.length,
     heldCount: held.length,
     baseUuid: base?.uuid ?? new Uint8Array(16),
@@ -271,23 +316,43 @@ export function encodeImageHeader(header: ImageHeader): Uint8Array {
     reserved2: new Uint8Array(60),
   });
   tops.forEach((top, index) => {
-    const at = frameHeader.size + imageHeaderRecord.size + index * snapshotRecord.size;
+    const at = imageHeaderRecord.size + index * snapshotRecord.size;
     snapshotRecord.encode(view, at, top);
-    snapshotRecord.set.checksum(view, at, checksum(frame.subarray(at, at + snapshotRecord.offset.checksum)));
+    snapshotRecord.set.checksum(view, at, checksum(plain.subarray(at, at + snapshotRecord.offset.checksum)));
   });
   held.forEach((snapshot, index) => heldRecord.encode(view, heldAt + index * heldRecord.size, snapshot));
-  sealFrame(frame, { kind: FRAME_HEADER, frameNumber: 0, stream: 0, runCount: 0, blockCount: 0 });
+  return headerFrameOf(plain);
+}
+
+/** Frame 0 with this body: its length, then the body, deflated. Most of a header is the zeros after names. */
+export function headerFrameOf(plain: Uint8Array): Uint8Array {
+  const packed = deflate(plain);
+  const frame = new Uint8Array(frameHeader.size + deflatedHead.size + packed.length);
+  deflatedHead.set.plainBytes(new DataView(frame.buffer), frameHeader.size, plain.length);
+  frame.set(packed, frameHeader.size + deflatedHead.size);
+  sealFrame(frame, { kind: FRAME_HEADER, frameNumber: 0, stream: 0, runCount: 0, blockCount: 0, patchCount: 0 });
   return frame;
+}
+
+/** The body of frame 0 as it was before it was deflated. No more memory is used than it says, and that is bounded. */
+export function plainHeaderBody(body: Uint8Array): Uint8Array {
+  const head = new DataView(body.buffer, body.byteOffset, body.length);
+  const plainBytes = body.length < deflatedHead.size ? 0 : deflatedHead.get.plainBytes(head, 0);
+  if (plainBytes < imageHeaderRecord.size || plainBytes > HEADER_PLAIN_BYTES_MAX) {
+    throw new CorruptionError(
+      `image header of ${plainBytes} bytes, ${imageHeaderRecord.size} to ${HEADER_PLAIN_BYTES_MAX} expected`,
+    );
+  }
+  const plain = inflate(body.subarray(deflatedHead.size), plainBytes);
+  if (plain === undefined) throw new CorruptionError("image header cannot be inflated to its length");
+  return plain;
 }
 
 /** Reads the body of frame 0. Throws CorruptionError that says what is wrong. The result keeps no view of `body`. */
 export function decodeImageHeader(body: Uint8Array): ImageHeader {
-  if (body.length < imageHeaderRecord.size) {
-    throw new CorruptionError(`image header of ${body.length} bytes, at least ${imageHeaderRecord.size} expected`);
-  }
-  const copy = new Uint8Array(body); // not slice: that of a Buffer is a view
-  const view = new DataView(copy.buffer);
-  const { magic, version, features, kind, compression, ...record } = imageHeaderRecord.decode(view, 0);
+  const plain = plainHeaderBody(body);
+  const view = new DataView(plain.buffer, plain.byteOffset, plain.length);
+  const { magic, version, features, kind, ...record } = imageHeaderRecord.decode(view, 0);
   const { topCount, heldCount, baseUuid, baseCpCount, baseRootChecksum, reserved, reserved2, ...fields } = record;
   if (!sameBytes(magic, IMAGE_MAGIC)) throw new CorruptionError("not an image stream: magic missing");
   if (version !== IMAGE_VERSION) {
@@ -295,21 +360,20 @@ export function decodeImageHeader(body: Uint8Array): ImageHeader {
   }
   if (features !== 0)
     throw new CorruptionError(`image stream needs features ${hex(features)} that this program does not have`);
-  if (compression !== 0) throw new CorruptionError(`image stream has compression ${compression}, this program reads 0`);
   if (kind !== IMAGE_FULL && kind !== IMAGE_INCREMENTAL)
     throw new CorruptionError(`image stream of unknown kind ${kind}`);
   if (!isZero(reserved) || !isZero(reserved2)) throw new CorruptionError("image header uses reserved bytes");
   const expected = imageHeaderRecord.size + topCount * snapshotRecord.size + heldCount * heldRecord.size;
-  if (topCount < 1 || topCount > IMAGE_SNAPSHOTS_MAX || heldCount > IMAGE_SNAPSHOTS_MAX || body.length !== expected) {
+  if (topCount < 1 || topCount > IMAGE_SNAPSHOTS_MAX || heldCount > IMAGE_SNAPSHOTS_MAX || plain.length !== expected) {
     throw new CorruptionError(
-      `image header of ${body.length} bytes with ${topCount} tops and ${heldCount} held snapshots: ${expected} expected`,
+      `image header of ${plain.length} bytes with ${topCount} tops and ${heldCount} held snapshots: ${expected} expected`,
     );
   }
   const heldAt = imageHeaderRecord.size + topCount * snapshotRecord.size;
   const header: ImageHeader = {
     ...fields,
     tops: Array.from({ length: topCount }, (_, index) =>
-      decodeTop(copy, view, imageHeaderRecord.size + index * snapshotRecord.size),
+      decodeTop(plain, view, imageHeaderRecord.size + index * snapshotRecord.size),
     ),
     base:
       kind === IMAGE_INCREMENTAL ? { uuid: baseUuid, cpCount: baseCpCount, rootChecksum: baseRootChecksum } : undefined,
@@ -391,7 +455,7 @@ export function encodeImageTrailer(trailer: Omit<ImageTrailer, "end">, stream: n
   const frame = new Uint8Array(frameHeader.size + imageTrailer.size);
   imageTrailer.encode(new DataView(frame.buffer), frameHeader.size, { ...trailer, end: IMAGE_END });
   const frameNumber = trailer.frameCount - 1;
-  sealFrame(frame, { kind: FRAME_TRAILER, frameNumber, stream, runCount: 0, blockCount: 0 });
+  sealFrame(frame, { kind: FRAME_TRAILER, frameNumber, stream, runCount: 0, blockCount: 0, patchCount: 0 });
   return frame;
 }
 

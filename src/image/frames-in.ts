@@ -8,9 +8,10 @@
  * Memory is bounded by the largest frame, whatever the stream says.
  */
 
+import { BLOCK_BYTES } from "../core/block.ts";
 import { checksum } from "../core/checksum.ts";
 import { CorruptionError } from "../core/errors.ts";
-import { formatUuid, sameBytes } from "../core/uuid.ts";
+import { sameBytes } from "../core/uuid.ts";
 import {
   DIGEST_START,
   decodeFrameHeader,
@@ -26,25 +27,30 @@ import {
   frameHeader,
   type ImageHeader,
   type ImageTrailer,
-  identityOf,
+  PATCH_BYTES_MAX,
+  patchRecord,
   runRecord,
 } from "../format/image-frame.ts";
-import type { SnapshotRecord } from "../format/snapshot-record.ts";
+import { isPatch } from "./patch.ts";
 
-/** Blocks of one data frame. All of it is valid during the call only. */
-export interface BlockRuns {
+/** A data frame, checked. All of it is valid during the call only. */
+export interface DataFrame {
   readonly runCount: number;
   /** First block of each run, and how many: the first `runCount` entries. Ascending through the whole stream. */
   readonly vbns: Uint32Array;
   readonly counts: Uint32Array;
-  /** The blocks of all runs, one after the other, from byte `offset` of `bytes` on. */
+  readonly blockCount: number;
+  /** Blocks that come as patches: their table begins at `patchTableAt` of `bytes`, the patches follow it. */
+  readonly patchCount: number;
+  readonly patchTableAt: number;
+  /** The blocks that do not, of all runs, one after the other, from byte `blocksAt` of `bytes` on. */
+  readonly blocksAt: number;
   readonly bytes: Uint8Array;
-  readonly offset: number;
 }
 
 export interface FrameHandlers {
   header(header: ImageHeader, headerFrame: Uint8Array): void;
-  data(runs: BlockRuns): void;
+  data(frame: DataFrame): void;
 }
 
 /** Where in a stream one is. */
@@ -190,9 +196,9 @@ export function openFrameReader(
     return opened;
   }
 
-  function takeRuns(current: FrameHeader, raw: Uint8Array): BlockRuns {
+  function takeRuns(current: FrameHeader, raw: Uint8Array): DataFrame {
     const { volumeBlocks } = header as ImageHeader;
-    const { runCount, blockCount } = current;
+    const { runCount, blockCount, patchCount } = current;
     const view = new DataView(raw.buffer, raw.byteOffset, raw.length);
     let blocks = 0;
     let next = vbnNext;
@@ -213,26 +219,40 @@ export function openFrameReader(
       throw new CorruptionError(`frame ${frameNumber} lists ${blocks} blocks, expected ${blockCount}`);
     }
     vbnNext = next;
-    return { runCount, vbns, counts, bytes: raw, offset: runCount * runRecord.size };
+    const patchTableAt = runCount * runRecord.size;
+    const blocksAt = checkPatches(view, patchTableAt, current);
+    return { runCount, vbns, counts, blockCount, patchCount, patchTableAt, blocksAt, bytes: raw };
+  }
+
+  /** Checks all of the patches but what they are patches to. Returns where the blocks begin. */
+  function checkPatches(view: DataView, tableAt: number, { patchCount, blockCount, bodyBytes }: FrameHeader): number {
+    const { reservedBlocks, volumeBlocks } = header as ImageHeader;
+    let at = tableAt + patchCount * patchRecord.size;
+    let least = 0;
+    for (let patch = 0; patch < patchCount; patch += 1) {
+      const { index, bytes: length, baseVbn } = patchRecord.decode(view, tableAt + patch * patchRecord.size);
+      const isPlaced = index >= least && index < blockCount && baseVbn >= reservedBlocks && baseVbn < volumeBlocks;
+      const isWithin = length <= PATCH_BYTES_MAX && at + length <= bodyBytes;
+      if (!isPlaced || !isWithin || !isPatch(view, at, length)) {
+        throw new CorruptionError(`patch ${patch} of frame ${frameNumber} is none`);
+      }
+      least = index + 1;
+      at += length;
+    }
+    const end = at + (blockCount - patchCount) * BLOCK_BYTES;
+    if (end !== bodyBytes) {
+      throw new CorruptionError(`body of frame ${frameNumber} has ${bodyBytes} bytes, ${end} expected`);
+    }
+    return at;
   }
 
   function checkTrailer(trailer: ImageTrailer): void {
-    const { tops, blockCount } = header as ImageHeader;
-    const top = tops.at(-1) as SnapshotRecord;
+    const { blockCount } = header as ImageHeader;
     if (trailer.frameCount !== frameCount || trailer.blockCount !== blockCount) {
       throw new CorruptionError(
         `image trailer counts ${trailer.blockCount} blocks in ${trailer.frameCount} frames, expected ${blockCount} in ${frameCount}`,
       );
     }
-    if (!sameBytes(trailer.topUuid, top.uuid)) {
-      throw new CorruptionError(
-        `image trailer is of snapshot ${formatUuid(trailer.topUuid)}, expected ${formatUuid(top.uuid)}`,
-      );
-    }
-    const found = identityOf({ ...top, root: trailer.root }).rootChecksum;
-    const expected = identityOf(top).rootChecksum;
-    if (found !== expected)
-      throw new CorruptionError(`image trailer has root ${hex(found)}, expected ${hex(expected)}`);
     if (!sameBytes(trailer.digest, digest)) throw new CorruptionError("the digest of the image stream does not agree");
   }
 

@@ -19,21 +19,23 @@
  * which lacks one is refused too.
  */
 import { BLOCK_BYTES } from "../core/block.ts";
+import { checksum } from "../core/checksum.ts";
 import type { Clock } from "../core/clock.ts";
 import { CorruptionError, UserError } from "../core/errors.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import { fsinfoVbns } from "../format/constants.ts";
 import { encodeFsinfo, type Fsinfo, ROLE_MIRROR } from "../format/fsinfo.ts";
-import type { ImageHeader } from "../format/image-frame.ts";
+import { FRAME_BLOCKS, type ImageHeader, patchRecord } from "../format/image-frame.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import { repairFsinfo, writeFsinfo } from "../volume/fsinfo-copies.ts";
 import { openSnapshotTable, type SnapshotTable } from "../volume/snapshot-table.ts";
 import { openPlane, type Plane } from "../volume/space/plane.ts";
 import type { Volume } from "../volume/volume.ts";
 import { checkDestination, type Guard, guardVolume, holds, NO_GUARD, unbornFsinfo } from "./destination.ts";
-import { type BlockRuns, openFrameReader, type StreamPosition } from "./frames-in.ts";
+import { type DataFrame, openFrameReader, type StreamPosition } from "./frames-in.ts";
 import { candidateDevice, openReadOnly } from "./open-state.ts";
+import { applyPatch } from "./patch.ts";
 import { receivedBlocks } from "./received-blocks.ts";
 import { selectBlocks } from "./select.ts";
 import type { Progress } from "./send.ts";
@@ -113,6 +115,7 @@ export function openReceiver(
   { role, clock, resume, onProgress }: ReceiveOptions,
 ): ImageReceiver {
   const received = receivedBlocks();
+  let patched: Uint8Array | undefined; // the blocks of a frame that has patches
   let transfer: Transfer | undefined;
   let switched = false;
   const frames = openFrameReader(
@@ -120,7 +123,7 @@ export function openReceiver(
       header(header, headerFrame): void {
         transfer = beginTransfer(target, header, headerFrame);
       },
-      data: (runs) => writeRuns(transfer as Transfer, runs),
+      data: (frame) => writeRuns(transfer as Transfer, frame),
     },
     resume,
   );
@@ -136,8 +139,13 @@ export function openReceiver(
     }
   }
 
-  function writeRuns(current: Transfer, { runCount, vbns, counts, bytes, offset }: BlockRuns): void {
-    let at = offset;
+  function writeRuns(current: Transfer, frame: DataFrame): void {
+    const { runCount, vbns, counts } = frame;
+    const isWhole = frame.patchCount === 0;
+    if (!isWhole) patched ??= new Uint8Array(FRAME_BLOCKS * BLOCK_BYTES);
+    const bytes = patched === undefined || isWhole ? frame.bytes : patched;
+    let at = isWhole ? frame.blocksAt : 0;
+    if (!isWhole) applyPatches(current.device, frame, bytes);
     for (let index = 0; index < runCount; index += 1) {
       const vbn = vbns[index] as number;
       const count = counts[index] as number;
@@ -234,6 +242,36 @@ export function openReceiver(
       throw new CorruptionError(`the image does not carry the blocks that its snapshots have in region ${region}`);
     }
   }
+}
+
+/** All blocks of a frame as they are when its patches have been applied to blocks of the base, one after the other. */
+function applyPatches(device: BlockDevice, frame: DataFrame, into: Uint8Array): void {
+  const { bytes, blockCount, patchCount, patchTableAt, blocksAt } = frame;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  let patchAt = patchTableAt + patchCount * patchRecord.size;
+  let from = blocksAt;
+  let index = 0;
+  const copyUpTo = (end: number): void => {
+    const length = (end - index) * BLOCK_BYTES;
+    into.set(bytes.subarray(from, from + length), index * BLOCK_BYTES);
+    from += length;
+    index = end;
+  };
+  for (let row = 0; row < patchCount; row += 1) {
+    const patch = patchRecord.decode(view, patchTableAt + row * patchRecord.size);
+    copyUpTo(patch.index);
+    const target = index * BLOCK_BYTES;
+    device.read(patch.baseVbn, 1, into, target);
+    applyPatch(bytes.subarray(patchAt, patchAt + patch.bytes), into, target);
+    if (checksum(into.subarray(target, target + BLOCK_BYTES)) !== patch.checksum) {
+      throw new CorruptionError(
+        `block ${patch.baseVbn} of the base is not what the image is a difference to: run tidemark check`,
+      );
+    }
+    patchAt += patch.bytes;
+    index += 1;
+  }
+  copyUpTo(blockCount);
 }
 
 /** Checks that the stream is for this destination; makes the block file, or grows it. */

@@ -12,8 +12,10 @@
  * has: a sender begins at any frame without reading what comes before.
  */
 import assert from "node:assert/strict";
+import { has } from "../bitset/plane.ts";
 import { nextGap, nextMember } from "../bitset/runs.ts";
-import { BLOCK_BYTES, REGION_BLOCKS, REGION_WORDS } from "../core/block.ts";
+import { BLOCK_BYTES, makeBlock, REGION_BLOCKS, REGION_WORDS } from "../core/block.ts";
+import { checksum } from "../core/checksum.ts";
 import { UserError } from "../core/errors.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
 import type { BlockDevice } from "../device/block-device.ts";
@@ -29,14 +31,18 @@ import {
   frameHeader,
   type ImageHeader,
   identityOf,
+  PATCH_BYTES_MAX,
+  patchRecord,
   runRecord,
   sealFrame,
 } from "../format/image-frame.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
+import { eachChangedMetadata } from "../volume/changed-metadata.ts";
 import { openPlane, type Plane } from "../volume/space/plane.ts";
 import type { Volume } from "../volume/volume.ts";
 import { openReadOnly } from "./open-state.ts";
-import { regionStart, type Selection, selectBlocks } from "./select.ts";
+import { makePatch } from "./patch.ts";
+import { regionOf, regionStart, type Selection, selectBlocks } from "./select.ts";
 
 export interface Progress {
   readonly blocksDone: number;
@@ -49,6 +55,8 @@ export interface Progress {
 export interface ImagePlan {
   readonly header: ImageHeader;
   readonly selection: Selection;
+  /** Blocks of the selection that may be sent as patches, and the blocks of the base that they have come from. */
+  readonly bases: ReadonlyMap<number, number>;
   /** Frame 0. */
   readonly headerFrame: Uint8Array;
   /** Frames of the stream, header and trailer too. */
@@ -114,11 +122,42 @@ export function planImage(
   return {
     header,
     selection,
+    bases: base === undefined ? new Map() : basesOf(volume, { tops, base, plane: planeOf(base) }),
     headerFrame: encodeImageHeader(header),
     frameCount: frameCountFor(selection.blockCount),
     blockCount: selection.blockCount,
   };
 }
+
+/**
+ * Where the metadata of the tops has come from. Each top is compared with the one before it, the first with the base; what
+ * has changed twice leads back to the base over two steps.
+ */
+function basesOf(
+  { active: { store } }: Volume,
+  {
+    tops,
+    base,
+    plane,
+  }: { readonly tops: readonly SnapshotRecord[]; readonly base: SnapshotRecord; readonly plane: Plane },
+): ReadonlyMap<number, number> {
+  const bases = new Map<number, number>();
+  let before = base;
+  for (const top of tops) {
+    eachChangedMetadata(store, { before: before.root, after: top.root }, (vbn, vbnBefore) => {
+      if (bases.size >= BASES_MAX) return;
+      const from = bases.get(vbnBefore) ?? vbnBefore;
+      store.beginOperation();
+      const region = regionOf(from);
+      if (region < plane.regionCount && has(plane.words(region), from - regionStart(region))) bases.set(vbn, from);
+    });
+    before = top;
+  }
+  return bases;
+}
+
+/** Of 1 GiB of changed metadata; what comes beyond is sent whole. */
+const BASES_MAX = 1 << 18;
 
 /** Checks what is asked for, and returns the newest top. */
 function newestTop(
@@ -163,12 +202,13 @@ export function openSender(
     readonly onProgress?: ((progress: Progress) => void) | undefined;
   } = {},
 ): ImageSender {
-  const { header, selection, headerFrame, frameCount, blockCount } = plan;
+  const { header, selection, bases, headerFrame, frameCount, blockCount } = plan;
   const stream = frameHeader.get.bodyChecksum(viewOf(headerFrame), 0);
   const buffer = new Uint8Array(frameHeader.size + DATA_BODY_BYTES_MAX);
   const view = viewOf(buffer);
   const runVbns = new Uint32Array(FRAME_BLOCKS);
   const runCounts = new Uint32Array(FRAME_BLOCKS);
+  const patches = openPatches(device, bases);
   const cursor = openCursor(selection);
   let frameNumber = 0;
   let blocksDone = 0;
@@ -189,7 +229,7 @@ export function openSender(
     cursor.skip(blocksDone);
   }
 
-  /** Collects the runs of the next blocks of the selection, then reads each into its place in the frame. */
+  /** Collects the runs of the next blocks of the selection, then reads each block that is not patched into its place. */
   function dataFrame(): Uint8Array {
     const wanted = Math.min(FRAME_BLOCKS, blockCount - blocksDone);
     let runCount = 0;
@@ -205,25 +245,39 @@ export function openSender(
       }
       blocks += run;
     }
-    let at = frameHeader.size + runCount * runRecord.size;
     for (let index = 0; index < runCount; index += 1) {
-      const vbn = runVbns[index] as number;
-      const count = runCounts[index] as number;
-      runRecord.set.vbn(view, frameHeader.size + index * runRecord.size, vbn);
-      runRecord.set.count(view, frameHeader.size + index * runRecord.size, count);
-      device.read(vbn, count, buffer, at);
-      at += count * BLOCK_BYTES;
+      runRecord.set.vbn(view, frameHeader.size + index * runRecord.size, runVbns[index] as number);
+      runRecord.set.count(view, frameHeader.size + index * runRecord.size, runCounts[index] as number);
     }
-    const frame = buffer.subarray(0, at);
-    sealFrame(frame, { kind: FRAME_DATA, frameNumber, stream, runCount, blockCount: wanted });
+    const runs = { runCount, vbns: runVbns, counts: runCounts };
+    const patchCount = patches.collect(runs);
+    const blocksAt = patches.store(buffer, frameHeader.size + runCount * runRecord.size);
+    const frame = buffer.subarray(0, readBlocks(runs, blocksAt));
+    sealFrame(frame, { kind: FRAME_DATA, frameNumber, stream, runCount, blockCount: wanted, patchCount });
     blocksDone += wanted;
     return frame;
   }
 
+  /** Reads what lies between patched blocks in one go; returns where the last block ends. */
+  function readBlocks({ runCount, vbns, counts }: Runs, from: number): number {
+    let at = from;
+    let block = 0; // of the frame
+    for (let index = 0; index < runCount; index += 1) {
+      const end = block + (counts[index] as number);
+      const offset = (vbns[index] as number) - block;
+      while (block < end) {
+        const next = Math.min(end, patches.nextIndex(block));
+        if (next > block) device.read(offset + block, next - block, buffer, at);
+        at += (next - block) * BLOCK_BYTES;
+        block = next < end ? next + 1 : end;
+      }
+    }
+    return at;
+  }
+
   function trailerFrame(): Uint8Array {
     checkStillHeld(device, header);
-    const top = header.tops.at(-1) as SnapshotRecord;
-    return encodeImageTrailer({ frameCount, blockCount, topUuid: top.uuid, root: top.root, digest }, stream);
+    return encodeImageTrailer({ frameCount, blockCount, digest }, stream);
   }
 
   return {
@@ -240,6 +294,73 @@ export function openSender(
       bytes += frame.length;
       onProgress?.({ blocksDone, blocksTotal: blockCount, bytes });
       return frame;
+    },
+  };
+}
+
+/** The blocks of one frame. */
+interface Runs {
+  readonly runCount: number;
+  readonly vbns: Uint32Array;
+  readonly counts: Uint32Array;
+}
+
+/** The patches of one frame. */
+interface Patches {
+  /** Makes the patches of the blocks that are worth one; returns how many. */
+  collect(runs: Runs): number;
+  /** Writes their table and then themselves from `at` on; returns where they end. */
+  store(into: Uint8Array, at: number): number;
+  /** The first patched block of the frame that is not before `index`. */
+  nextIndex(index: number): number;
+}
+
+function openPatches(device: BlockDevice, bases: ReadonlyMap<number, number>): Patches {
+  if (bases.size === 0) return { collect: () => 0, store: (_, at) => at, nextIndex: () => FRAME_BLOCKS };
+  const table = new Uint8Array(FRAME_BLOCKS * patchRecord.size);
+  const tableView = viewOf(table);
+  const bytes = new Uint8Array(FRAME_BLOCKS * PATCH_BYTES_MAX);
+  const bytesView = viewOf(bytes);
+  const isPatched = new Uint8Array(FRAME_BLOCKS);
+  const [block, base] = [makeBlock(), makeBlock()];
+  let count = 0;
+  let end = 0; // of `bytes`
+
+  function collectOne(index: number, vbn: number, baseVbn: number): void {
+    device.read(vbn, 1, block.bytes, 0);
+    device.read(baseVbn, 1, base.bytes, 0);
+    const length = makePatch(base.words, block.words, bytesView, end);
+    if (length < 0) return;
+    const patch = { index, bytes: length, baseVbn, checksum: checksum(block.bytes) };
+    patchRecord.encode(tableView, count * patchRecord.size, patch);
+    isPatched[index] = 1;
+    count += 1;
+    end += length;
+  }
+
+  return {
+    collect({ runCount, vbns, counts }): number {
+      count = 0;
+      end = 0;
+      isPatched.fill(0);
+      for (let run = 0, index = 0; run < runCount; run += 1) {
+        const vbn = vbns[run] as number;
+        for (let i = 0; i < (counts[run] as number); i += 1, index += 1) {
+          const baseVbn = bases.get(vbn + i);
+          if (baseVbn !== undefined) collectOne(index, vbn + i, baseVbn);
+        }
+      }
+      return count;
+    },
+    store(into, at): number {
+      const patchesAt = at + count * patchRecord.size;
+      into.set(table.subarray(0, count * patchRecord.size), at);
+      into.set(bytes.subarray(0, end), patchesAt);
+      return patchesAt + end;
+    },
+    nextIndex(index): number {
+      const next = isPatched.indexOf(1, index);
+      return next < 0 ? FRAME_BLOCKS : next;
     },
   };
 }

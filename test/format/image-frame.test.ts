@@ -9,6 +9,7 @@ import {
   decodeFrameHeader,
   decodeImageHeader,
   decodeImageTrailer,
+  deflatedHead,
   encodeImageHeader,
   encodeImageTrailer,
   FRAME_BLOCKS,
@@ -17,14 +18,19 @@ import {
   FRAME_TRAILER,
   frameCountFor,
   frameHeader,
+  headerFrameOf,
   heldRecord,
   type ImageHeader,
   identityOf,
   imageHeaderRecord,
   imageTrailer,
+  PATCH_BYTES_MAX,
+  patchRecord,
+  plainHeaderBody,
   resumeRecord,
   runRecord,
   sealFrame,
+  segmentRecord,
 } from "../../src/format/image-frame.ts";
 import { type SnapshotRecord, snapshotRecord } from "../../src/format/snapshot-record.ts";
 import type { LayoutRow } from "../../src/format/struct.ts";
@@ -114,30 +120,15 @@ test("a Buffer is decoded like any other bytes, wherever it lies in its pool", (
   assert.ok(header);
   const body = Buffer.concat([Buffer.alloc(13), bodyOf(encodeImageHeader(header))]).subarray(13);
   assert.deepEqual(decodeImageHeader(body), decodeImageHeader(new Uint8Array(body)));
-  const trailer = encodeImageTrailer(
-    {
-      frameCount: 2,
-      blockCount: 0,
-      topUuid: new Uint8Array(16),
-      root: (header.tops[0] as SnapshotRecord).root,
-      digest: new Uint8Array(32),
-    },
-    1,
-  );
+  const trailer = encodeImageTrailer({ frameCount: 2, blockCount: 0, digest: new Uint8Array(32) }, 1);
   const last = Buffer.concat([Buffer.alloc(13), bodyOf(trailer)]).subarray(13);
   assert.deepEqual(decodeImageTrailer(last), decodeImageTrailer(new Uint8Array(last)));
 });
 
 test("trailers come back as they went out", () => {
   fc.assert(
-    fc.property(uuid, root, u32, (topUuid, top, blockCount) => {
-      const trailer = {
-        frameCount: frameCountFor(blockCount),
-        blockCount,
-        topUuid,
-        root: top,
-        digest: new Uint8Array(32).fill(3),
-      };
+    fc.property(fc.uint8Array({ minLength: 32, maxLength: 32 }), u32, (digest, blockCount) => {
+      const trailer = { frameCount: frameCountFor(blockCount), blockCount, digest };
       const frame = encodeImageTrailer(trailer, 77);
       const first = decodeFrameHeader(frame.subarray(0, frameHeader.size));
       assert.deepEqual([first.kind, first.stream, first.frameNumber], [FRAME_TRAILER, 77, trailer.frameCount - 1]);
@@ -154,9 +145,9 @@ function assertCorrupt(decode: () => unknown): void {
 }
 
 /** The header of a frame that claims these sizes. */
-function sealed(kind: number, runCount: number, blockCount: number, bodyBytes: number): Uint8Array {
+function sealed(kind: number, runCount: number, blockCount: number, bodyBytes: number, patchCount = 0): Uint8Array {
   const frame = new Uint8Array(frameHeader.size + bodyBytes);
-  sealFrame(frame, { kind, frameNumber: 1, stream: 2, runCount, blockCount });
+  sealFrame(frame, { kind, frameNumber: 1, stream: 2, runCount, blockCount, patchCount });
   return frame.subarray(0, frameHeader.size);
 }
 
@@ -173,10 +164,10 @@ test("arbitrary bytes are refused with CorruptionError, never with another error
 test("a header whose fields are damaged but whose checksum is right gives CorruptionError or a header that can be believed", () => {
   fc.assert(
     fc.property(headers, fc.nat(), fc.nat(255), (header, place, byte) => {
-      const body = bodyOf(encodeImageHeader(header)).slice();
+      const body = plainHeaderBody(bodyOf(encodeImageHeader(header)));
       body[place % body.length] = byte;
       try {
-        const decoded = decodeImageHeader(body);
+        const decoded = decodeImageHeader(bodyOf(headerFrameOf(body)));
         assert.ok(decoded.tops.length > 0);
         assert.ok(decoded.blockCount < decoded.volumeBlocks);
       } catch (error) {
@@ -190,7 +181,13 @@ test("a header whose fields are damaged but whose checksum is right gives Corrup
 test("frames that claim impossible sizes are refused before a body is read", () => {
   const good = sealed(FRAME_DATA, 1, 2, runRecord.size + 2 * BLOCK_BYTES);
   assert.equal(decodeFrameHeader(good).blockCount, 2);
-  for (const [kind, runs, blocks, bytes] of [
+  const patched = sealed(FRAME_DATA, 1, 2, runRecord.size + patchRecord.size + 9 + BLOCK_BYTES, 1);
+  assert.equal(decodeFrameHeader(patched).patchCount, 1);
+  for (const [kind, runs, blocks, bytes, patches = 0] of [
+    [FRAME_DATA, 1, 2, runRecord.size + patchRecord.size + BLOCK_BYTES - 1, 1],
+    [FRAME_DATA, 1, 2, runRecord.size + patchRecord.size + PATCH_BYTES_MAX + BLOCK_BYTES + 1, 1],
+    [FRAME_DATA, 1, 2, runRecord.size + 3 * patchRecord.size, 3],
+    [FRAME_TRAILER, 0, 0, imageTrailer.size, 1],
     [FRAME_DATA, 1, 2, 2 * BLOCK_BYTES],
     [FRAME_DATA, 3, 2, 3 * runRecord.size + 2 * BLOCK_BYTES],
     [FRAME_DATA, 0, 0, 0],
@@ -200,8 +197,28 @@ test("frames that claim impossible sizes are refused before a body is read", () 
     [4, 0, 0, 0],
     [0, 0, 0, 0],
   ] as const) {
-    assert.throws(() => decodeFrameHeader(sealed(kind, runs, blocks, bytes)), CorruptionError);
+    assert.throws(() => decodeFrameHeader(sealed(kind, runs, blocks, bytes, patches)), CorruptionError);
   }
+});
+
+test("a header says how long it is when it is inflated, and is refused where that is not so", () => {
+  const [header] = fc.sample(headers, { numRuns: 1, seed: 2 });
+  assert.ok(header);
+  const body = bodyOf(encodeImageHeader(header)).slice();
+  const plainBytes = plainHeaderBody(body).length;
+  const view = new DataView(body.buffer);
+  for (const claimed of [0, 255, plainBytes - 1, plainBytes + 1, 0x0200_0000, 0xffff_ffff]) {
+    deflatedHead.set.plainBytes(view, 0, claimed);
+    assertCorrupt(() => decodeImageHeader(body));
+  }
+  deflatedHead.set.plainBytes(view, 0, plainBytes);
+  decodeImageHeader(body);
+  assertCorrupt(() => decodeImageHeader(body.subarray(0, -1)));
+  assertCorrupt(() => decodeImageHeader(Buffer.concat([body, Buffer.of(0)])));
+  const bomb = bodyOf(headerFrameOf(new Uint8Array(24 << 20))).slice(); // 24 MiB of zeros in some KiB
+  assertCorrupt(() => decodeImageHeader(bomb));
+  deflatedHead.set.plainBytes(new DataView(bomb.buffer), 0, 4096);
+  assertCorrupt(() => decodeImageHeader(bomb));
 });
 
 test("all data frames but the last are full, so a frame number is a place in the stream", () => {
@@ -220,6 +237,9 @@ for (const [title, layout, size] of [
   ["Snapshot record", snapshotRecord.layout, snapshotRecord.size],
   ["Held snapshot", heldRecord.layout, heldRecord.size],
   ["Run", runRecord.layout, runRecord.size],
+  ["Patch", patchRecord.layout, patchRecord.size],
+  ["Segment", segmentRecord.layout, segmentRecord.size],
+  ["Deflated body", deflatedHead.layout, deflatedHead.size],
   ["Image trailer", imageTrailer.layout, imageTrailer.size],
   ["Resume point", resumeRecord.layout, resumeRecord.size],
 ] as const) {

@@ -144,19 +144,12 @@ function sealAgain(frames: readonly Uint8Array[], header: ImageHeader): Uint8Arr
   const sealed = [first];
   for (const [index, frame] of frames.slice(1, -1).entries()) {
     const again = frame.slice();
-    const { runCount, blockCount } = frameHeader.decode(new DataView(again.buffer), 0);
-    sealFrame(again, { kind: FRAME_DATA, frameNumber: index + 1, stream, runCount, blockCount });
+    const { runCount, blockCount, patchCount } = frameHeader.decode(new DataView(again.buffer), 0);
+    sealFrame(again, { kind: FRAME_DATA, frameNumber: index + 1, stream, runCount, blockCount, patchCount });
     digest = digestFrame(digest, again.subarray(0, frameHeader.size));
     sealed.push(again);
   }
-  const newest = header.tops.at(-1) as SnapshotRecord;
-  const frameCount = frames.length;
-  sealed.push(
-    encodeImageTrailer(
-      { frameCount, blockCount: header.blockCount, topUuid: newest.uuid, root: newest.root, digest },
-      stream,
-    ),
-  );
+  sealed.push(encodeImageTrailer({ frameCount: frames.length, blockCount: header.blockCount, digest }, stream));
   return sealed;
 }
 
@@ -226,7 +219,7 @@ test("a stream that says it writes where the destination's own blocks lie is sto
     runRecord.set.vbn(view, frameHeader.size + index * runRecord.size, vbn);
     runRecord.set.count(view, frameHeader.size + index * runRecord.size, 1);
   });
-  sealFrame(body, { kind: FRAME_DATA, frameNumber: 1, stream: 0, runCount: run, blockCount: run });
+  sealFrame(body, { kind: FRAME_DATA, frameNumber: 1, stream: 0, runCount: run, blockCount: run, patchCount: 0 });
   const lying = { ...header, blockCount: run };
   const stream = join(sealAgain([encodeImageHeader(lying), body, frames.at(-1) as Uint8Array], lying));
   assertRefused(destination, stream, "own blocks", /has other contents for block \d+/);
@@ -235,9 +228,8 @@ test("a stream that says it writes where the destination's own blocks lie is sto
 test("a trailer with the digest of another stream is refused", () => {
   const { destination, frames } = setUp();
   const header = decodeImageHeader((frames[0] as Uint8Array).subarray(frameHeader.size));
-  const { uuid, root } = header.tops.at(-1) as SnapshotRecord;
   const { blockCount } = header;
-  const trailer = { frameCount: frames.length, blockCount, topUuid: uuid, root, digest: new Uint8Array(32) };
+  const trailer = { frameCount: frames.length, blockCount, digest: new Uint8Array(32) };
   const stream = checksum((frames[0] as Uint8Array).subarray(frameHeader.size));
   const sealed = encodeImageTrailer(trailer, stream);
   assertRefused(destination, join([...frames.slice(0, -1), sealed]), "digest", /digest/);
