@@ -7,20 +7,28 @@
  *
  * Contents of files are left out: what an application has written has seldom much in common with what was there.
  */
+import { type Block, makeBlock } from "../core/block.ts";
+import { checksum } from "../core/checksum.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { FIRST_FREE_INO, INODE_BYTES, INODES_PER_BLOCK, POINTERS_PER_BLOCK } from "../format/constants.ts";
 import { type FileRootRecord, fileRoot, INODE_INLINE, inodeRecord } from "../format/inode.ts";
-import type { BlockStore } from "../tree/block-store.ts";
+import { type BlockStore, mismatch } from "../tree/block-store.ts";
 import { type BlockTree, decodeTree, emptyTree, treeOfRecord } from "../tree/block-tree.ts";
 
 const S_IFMT = 0o170000;
 const S_IFDIR = 0o040000;
 const NOTHING = new Uint32Array(POINTERS_PER_BLOCK * 2);
 
-/** What stands at the place of a pointer to a block in a tree that is lower than the other: its root, further down. */
+/** Pointers; `below` stands at the first of them in a tree that is lower than the other: its root, further down. */
 interface Side {
   readonly words: Uint32Array;
   readonly below: BlockTree | undefined;
+}
+
+/** A block of each state, for the walk at one depth: none is needed twice, so they are not cached, and used again. */
+interface Depth {
+  readonly old: Block;
+  readonly now: Block;
 }
 
 /** Both VBNs are of blocks that are read and verified here. */
@@ -36,12 +44,13 @@ export function eachChangedMetadata(
   { before, after }: { readonly before: FileRootRecord; readonly after: FileRootRecord },
   visit: VisitPair,
 ): void {
-  const inodes = { isMetadata: true, leaf: eachInode };
-  compareTrees(treeOfRecord(before), treeOfRecord(after), inodes);
+  const depths: Depth[] = [];
+  compareTrees(treeOfRecord(before), treeOfRecord(after), { depth: 0, isMetadata: true, leaf: eachInode });
 
   interface Contents {
+    readonly depth: number;
     readonly isMetadata: boolean;
-    readonly leaf: (index: number, before: Uint32Array, after: Uint32Array) => void;
+    readonly leaf: ((depth: number, index: number, before: DataView, after: DataView) => void) | undefined;
   }
 
   function compareTrees(old: BlockTree, now: BlockTree, contents: Contents): void {
@@ -52,6 +61,9 @@ export function eachChangedMetadata(
   /** Compares pointers to blocks of `level`, the first of which has the index `first`. */
   function compare(level: number, first: number, old: Side, now: Side, contents: Contents): void {
     if (level === 0 && !contents.isMetadata) return;
+    const { depth } = contents;
+    depths[depth] ??= { old: makeBlock(), now: makeBlock() };
+    const blocks = depths[depth];
     for (let slot = 0; slot < now.words.length / 2; slot += 1) {
       const vbn = now.words[2 * slot] ?? 0;
       const vbnBefore = old.words[2 * slot] ?? 0;
@@ -62,42 +74,41 @@ export function eachChangedMetadata(
       const hasNow = vbn !== 0 || nowBelow !== undefined;
       const hasOld = vbnBefore !== 0 || oldBelow !== undefined;
       if (!hasNow || !hasOld) continue; // nothing below has an older block
-      const oldWords = oldBelow === undefined ? tryRead(vbnBefore, old.words[2 * slot + 1] ?? 0) : NOTHING;
-      if (oldWords === undefined) continue;
-      const nowWords = nowBelow === undefined ? read(vbn, now.words[2 * slot + 1] ?? 0) : NOTHING;
+      if (oldBelow === undefined && !tryRead(vbnBefore, old.words[2 * slot + 1] ?? 0, blocks.old)) continue;
+      if (nowBelow === undefined) read(vbn, now.words[2 * slot + 1] ?? 0, blocks.now);
       if (vbn !== 0 && vbnBefore !== 0) visit(vbn, vbnBefore);
       const index = first + slot;
-      if (level === 0) contents.leaf(index, oldWords, nowWords);
+      if (level === 0) contents.leaf?.(depth + 1, index, blocks.old.view, blocks.now.view);
       else {
-        const oldSide = oldBelow === undefined ? { words: oldWords, below: undefined } : sideOf(oldBelow, level - 1);
-        const nowSide = nowBelow === undefined ? { words: nowWords, below: undefined } : sideOf(nowBelow, level - 1);
-        compare(level - 1, index * POINTERS_PER_BLOCK, oldSide, nowSide, contents);
+        const oldSide = oldBelow === undefined ? sideIn(blocks.old) : sideOf(oldBelow, level - 1);
+        const nowSide = nowBelow === undefined ? sideIn(blocks.now) : sideOf(nowBelow, level - 1);
+        compare(level - 1, index * POINTERS_PER_BLOCK, oldSide, nowSide, { ...contents, depth: depth + 1 });
       }
     }
   }
 
-  /** A copy: what is in the store's hands may go while the blocks below are read. */
-  function read(vbn: number, checksum: number): Uint32Array {
-    store.beginOperation();
-    return store.read(vbn, checksum).words.slice();
+  function read(vbn: number, expected: number, into: Block): void {
+    store.readData(vbn, 1, into.bytes, 0);
+    const found = checksum(into.bytes);
+    if (found !== expected) throw mismatch(vbn, found, expected);
   }
 
-  function tryRead(vbn: number, checksum: number): Uint32Array | undefined {
+  function tryRead(vbn: number, expected: number, into: Block): boolean {
     try {
-      return read(vbn, checksum);
+      read(vbn, expected, into);
+      return true;
     } catch (error) {
-      if (error instanceof CorruptionError || error instanceof FsError) return undefined;
+      if (error instanceof CorruptionError || error instanceof FsError) return false;
       throw error;
     }
   }
 
-  function eachInode(index: number, oldWords: Uint32Array, nowWords: Uint32Array): void {
-    const [old, now] = [new DataView(oldWords.buffer), new DataView(nowWords.buffer)];
+  function eachInode(depth: number, index: number, old: DataView, now: DataView): void {
     for (let i = 0; i < INODES_PER_BLOCK; i += 1) {
       const at = i * INODE_BYTES;
       if (isSameRoot(old, now, at)) continue;
       const isMetadata = index * INODES_PER_BLOCK + i < FIRST_FREE_INO || isDirectory(now, at);
-      compareTrees(treeIn(old, at), treeIn(now, at), { isMetadata, leaf: () => {} });
+      compareTrees(treeIn(old, at), treeIn(now, at), { depth, isMetadata, leaf: undefined });
     }
   }
 }
@@ -108,6 +119,10 @@ function sideOf(tree: BlockTree, level: number): Side {
     words: new Uint32Array(tree.pointers.buffer, tree.pointers.byteOffset, tree.pointers.length / 4),
     below: undefined,
   };
+}
+
+function sideIn({ words }: Block): Side {
+  return { words, below: undefined };
 }
 
 function isSameRoot(old: DataView, now: DataView, at: number): boolean {
