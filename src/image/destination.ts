@@ -13,9 +13,9 @@ import { UserError } from "../core/errors.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import { VOLUME_MAGIC, VOLUME_VERSION } from "../format/constants.ts";
-import { type Fsinfo, ROLE_ACTIVE } from "../format/fsinfo.ts";
+import { type Fsinfo, ROLE_ACTIVE, ROLE_MIRROR } from "../format/fsinfo.ts";
 import { type ImageHeader, identityOf } from "../format/image-frame.ts";
-import type { SnapshotRecord } from "../format/snapshot-record.ts";
+import { SNAPSHOT_MIRROR, type SnapshotRecord } from "../format/snapshot-record.ts";
 import { openPlane, type Plane } from "../volume/space/plane.ts";
 import { orPlanes, type SnapshotPlane } from "../volume/space/summary-map.ts";
 import type { Volume } from "../volume/volume.ts";
@@ -125,6 +125,21 @@ function checkUnchanged(
     newest === undefined
       ? "receive a full image into a new path"
       : `to give ${unknown === undefined ? "these changes" : "it"} up: tidemark snapshot restore ${name} ${newest.name}`,
+  );
+}
+
+/**
+ * Throws UserError "mismatch", which names them, when snapshots of the destination would go because the source has not got
+ * them. Not for a mirror, which has none but its source's, and not of the hidden ones that mirrors hold.
+ */
+export function checkNothingLost(name: string, volume: Volume, header: ImageHeader): void {
+  if (volume.committed.role === ROLE_MIRROR) return;
+  const isHeld = knownTo(header);
+  const lost = volume.snapshots().filter((record) => !isHeld(record) && (record.flags & SNAPSHOT_MIRROR) === 0);
+  if (lost.length === 0) return;
+  throw mismatch(
+    `${name} has snapshots that the source of the image has not, and a copy cannot keep them: ${names(lost)}`,
+    "to give them up: --drop-snapshots; to keep them, receive a full image into a new path",
   );
 }
 

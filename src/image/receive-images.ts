@@ -4,6 +4,7 @@ import { CorruptionError } from "../core/errors.ts";
 import { identityOf } from "../format/image-frame.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import { type ChainLink, type ChainStart, checkChain } from "./chain.ts";
+import { checkNothingLost } from "./destination.ts";
 import { corrupt } from "./inspect.ts";
 import { openReadOnly } from "./open-state.ts";
 import { openReceiver, type ReceiveResult, type ReceiveTarget } from "./receive.ts";
@@ -23,6 +24,8 @@ export interface ReceiveImagesOptions {
   readonly role?: number | undefined;
   /** Overwrite a file that is not a volume. */
   readonly force?: boolean | undefined;
+  /** Let snapshots of the volume go that the source has not. Default: refuse, before anything is written. */
+  readonly dropSnapshots?: boolean | undefined;
   readonly onProgress?: ((progress: ReceiveProgress) => void) | undefined;
   /** Ends the receiving with the signal's reason; the volume stays as it is after the last whole stream. */
   readonly signal?: AbortSignal | undefined;
@@ -51,7 +54,7 @@ const STANDARD_INPUT = "standard input";
  * volume untouched. Throws UserError "corrupt" and "mismatch".
  */
 export async function receiveImages(options: ReceiveImagesOptions): Promise<ReceiveImagesResult> {
-  const { volume, files, force, signal, onProgress } = options;
+  const { volume, files, force, dropSnapshots = false, signal, onProgress } = options;
   const links: ChainLink[] = [];
   for (const file of files) {
     links.push(
@@ -61,6 +64,11 @@ export async function receiveImages(options: ReceiveImagesOptions): Promise<Rece
   const target = openVolumeFile(volume, { force });
   try {
     if (files.length > 0) checkChain(links, startOf(target));
+    // Of files, all headers are known already. What one of them brings and a later one drops was never the user's.
+    if (!dropSnapshots && target.device !== undefined) {
+      const before = openReadOnly(target.device);
+      for (const { header } of links) checkNothingLost(target.name, before, header);
+    }
     const images: ReceiveImagesResult["images"][number][] = [];
     for (const file of files.length > 0 ? files : [STANDARD_INPUT]) {
       const bytes = files.length > 0 ? readStreamFile(file) : readPipe();
@@ -96,10 +104,11 @@ interface Incoming {
 }
 
 async function receiveOne(target: ReceiveTarget, { bytes, file, options }: Incoming): Promise<ReceiveResult> {
-  const { clock, role, onProgress, signal } = options;
+  const { clock, role, files, dropSnapshots = false, onProgress, signal } = options;
   const receiver = openReceiver(target, {
     clock,
     role,
+    keepSnapshots: files.length === 0 && !dropSnapshots,
     onProgress: (progress) => onProgress?.({ phase: "receive", file, ...progress }),
   });
   try {

@@ -32,7 +32,15 @@ import { repairFsinfo, writeFsinfo } from "../volume/fsinfo-copies.ts";
 import { openSnapshotTable, type SnapshotTable } from "../volume/snapshot-table.ts";
 import { openPlane, type Plane } from "../volume/space/plane.ts";
 import type { Volume } from "../volume/volume.ts";
-import { checkDestination, type Guard, guardVolume, holds, NO_GUARD, unbornFsinfo } from "./destination.ts";
+import {
+  checkDestination,
+  checkNothingLost,
+  type Guard,
+  guardVolume,
+  holds,
+  NO_GUARD,
+  unbornFsinfo,
+} from "./destination.ts";
 import { type DataFrame, openFrameReader, type StreamPosition } from "./frames-in.ts";
 import { candidateDevice, openReadOnly } from "./open-state.ts";
 import { applyPatch } from "./patch.ts";
@@ -63,6 +71,8 @@ export interface ReceiveOptions {
   /** ROLE_MIRROR: only streams change the volume. Default: as it was; a new volume is an ordinary one. */
   readonly role?: number | undefined;
   readonly clock: Clock;
+  /** Refuse a stream with which a snapshot of the destination would go. Default: those that the source has not go. */
+  readonly keepSnapshots?: boolean | undefined;
   readonly resume?: ResumePoint | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
@@ -112,7 +122,7 @@ interface Transfer {
 /** A receiver at the header, or at the resume point. Throws UserError "mismatch" when that is not of this destination. */
 export function openReceiver(
   target: ReceiveTarget,
-  { role, clock, resume, onProgress }: ReceiveOptions,
+  { role, clock, keepSnapshots = false, resume, onProgress }: ReceiveOptions,
 ): ImageReceiver {
   const received = receivedBlocks();
   let patched: Uint8Array | undefined; // the blocks of a frame that has patches
@@ -121,7 +131,7 @@ export function openReceiver(
   const frames = openFrameReader(
     {
       header(header, headerFrame): void {
-        transfer = beginTransfer(target, header, headerFrame);
+        transfer = beginTransfer(target, header, { headerFrame, keepSnapshots });
       },
       data: (frame) => writeRuns(transfer as Transfer, frame),
     },
@@ -129,7 +139,8 @@ export function openReceiver(
   );
   const resumedAt = resume?.vbnNext ?? 0;
   if (resume !== undefined) {
-    transfer = beginTransfer(target, frames.header as ImageHeader, resume.headerFrame);
+    const { headerFrame } = resume;
+    transfer = beginTransfer(target, frames.header as ImageHeader, { headerFrame, keepSnapshots });
     if (transfer.fsinfo.cpCount !== resume.cpCount) {
       throw new UserError(
         "mismatch",
@@ -275,7 +286,11 @@ function applyPatches(device: BlockDevice, frame: DataFrame, into: Uint8Array): 
 }
 
 /** Checks that the stream is for this destination; makes the block file, or grows it. */
-function beginTransfer(target: ReceiveTarget, header: ImageHeader, headerFrame: Uint8Array): Transfer {
+function beginTransfer(
+  target: ReceiveTarget,
+  header: ImageHeader,
+  { headerFrame, keepSnapshots }: { readonly headerFrame: Uint8Array; readonly keepSnapshots: boolean },
+): Transfer {
   if (target.device === undefined) {
     if (header.base !== undefined) {
       throw new UserError(
@@ -292,6 +307,7 @@ function beginTransfer(target: ReceiveTarget, header: ImageHeader, headerFrame: 
   let device = target.device;
   let volume = openReadOnly(device);
   checkDestination(target.name, volume, header);
+  if (keepSnapshots) checkNothingLost(target.name, volume, header);
   repairFsinfo(device);
   if (device.blockCount < header.volumeBlocks) {
     device = target.prepare(header.volumeBlocks);

@@ -7,13 +7,17 @@ import { type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { UserError } from "../../src/core/errors.ts";
+import { prng } from "../../src/core/prng.ts";
 import { createFileDevice, openFileDevice } from "../../src/device/file-device.ts";
 import { inspectImage } from "../../src/image/inspect.ts";
 import { openReadOnly } from "../../src/image/open-state.ts";
+import { openReceiver } from "../../src/image/receive.ts";
 import { receiveImages } from "../../src/image/receive-images.ts";
 import { sendImage } from "../../src/image/send-image.ts";
 import { openPipeSink, readPipe } from "../../src/image/targets/pipe.ts";
+import { openVolumeFile } from "../../src/image/targets/volume-file.ts";
 import { verifyImages } from "../../src/image/verify.ts";
+import { openVolume } from "../../src/volume/open.ts";
 import { runOk } from "../support/mounts.ts";
 import { temporaryDirectory } from "../support/temp.ts";
 import { assertFaithful, clock, makeSource, type Source } from "./histories.ts";
@@ -40,12 +44,17 @@ function setUp(t: TestContext): Files {
     source.snapshot(name);
   }
   const volume = join(path, "source.tide");
+  save(volume, source);
+  return { path, volume, source, at: (name) => join(path, name) };
+}
+
+/** Writes the source, as it is now, to a volume file. */
+function save(volume: string, { device: from }: Source): void {
   const device = createFileDevice(volume, 2048);
   const bytes = new Uint8Array(2048 * BLOCK_BYTES);
-  source.device.read(0, 2048, bytes, 0);
+  from.read(0, 2048, bytes, 0);
   device.write(0, 2048, bytes, 0);
   device.close();
-  return { path, volume, source, at: (name) => join(path, name) };
 }
 
 async function sendChain({ volume, at }: Files): Promise<string[]> {
@@ -126,6 +135,50 @@ test("a chain is refused as a whole: broken file or link, the volume is untouche
   await refused([flipped], "corrupt", /body of frame \d+ has checksum 0x\w+, expected 0x\w+/);
   await receiveImages({ volume, files: [b, c], clock });
   assertReceived(volume, files.source);
+});
+
+test("an ordinary copy keeps its own snapshots: a stream with which they would go is refused unless it is said that they may", async (t) => {
+  const files = setUp(t);
+  const [a, b, c] = (await sendChain(files)) as [string, string, string];
+  const volume = files.at("copy.tide");
+  await receiveImages({ volume, files: [a], clock });
+  const device = openFileDevice(volume, { writable: true });
+  const copy = openVolume({ device, clock, random: prng(1), writable: true });
+  for (const name of ["mine", "too"]) copy.createSnapshot(name);
+  copy.takeCp("snapshot");
+  device.close();
+  const before = readFileSync(volume);
+  const isRefusal = fails("mismatch", /copy\.tide has snapshots that the source of the image has not.*"mine", "too"$/);
+  await assert.rejects(receiveImages({ volume, files: [b, c], clock }), isRefusal);
+  const opened = openVolumeFile(volume); // as a pipe is received into
+  assert.throws(() => openReceiver(opened, { clock, keepSnapshots: true }).push(readFileSync(b)), isRefusal);
+  opened.close();
+  assert.deepEqual(readFileSync(volume), before);
+  const { images } = await receiveImages({ volume, files: [b, c], clock, dropSnapshots: true });
+  assert.deepEqual(
+    images.map(({ dropped }) => dropped),
+    [["mine", "too"], []],
+  );
+  assertReceived(volume, files.source);
+});
+
+test("what one file of a chain brings and a later one drops is nobody's loss", async (t) => {
+  const files = setUp(t);
+  const { source } = files;
+  const [a, b] = (await sendChain(files)) as [string, string, string];
+  const volume = files.at("copy.tide");
+  source.drop("b");
+  source.change(5);
+  source.snapshot("d");
+  save(files.volume, source);
+  const [late, last] = [files.at("late.image"), files.at("last.image")];
+  await sendImage({ volume: files.volume, snapshots: ["c"], base: "a", output: late });
+  await sendImage({ volume: files.volume, snapshots: ["d"], base: "c", output: last });
+  const more = files.at("more.tide");
+  await receiveImages({ volume: more, files: [a, b], clock });
+  await assert.rejects(receiveImages({ volume: more, files: [late], clock }), fails("mismatch", /has not.*: "b"$/));
+  await receiveImages({ volume, files: [a, late, last], clock });
+  assertReceived(volume, source);
 });
 
 test("verify finds broken files and broken links without a volume", async (t) => {

@@ -20,8 +20,13 @@ export const imageReceiveCommand = command({
     yargs
       .positional("volume", { type: "string", demandOption: true, describe: "Block file, made when it is not there" })
       .positional("files", { type: "string", array: true, default: [] as string[], describe: "Stream files, in order" })
+      .option("drop-snapshots", {
+        type: "boolean",
+        default: false,
+        describe: "Let snapshots of VOLUME go that the source has deleted, or never had",
+      })
       .option("force", { type: "boolean", default: false, describe: "Overwrite a file that is no volume" }),
-  async run({ volume, files, force, json }) {
+  async run({ volume, files, force, dropSnapshots, json }) {
     const { receiveImages } = await import("../../image/receive-images.ts");
     const { refuseMounted } = await import("../../daemon/format-volume.ts");
     const { systemClock } = await import("../../daemon/system.ts");
@@ -32,6 +37,7 @@ export const imageReceiveCommand = command({
       volume,
       files,
       force,
+      dropSnapshots,
       clock: systemClock(),
       signal: interruption(),
       onProgress: ({ blocksDone, blocksTotal }) =>
@@ -47,9 +53,10 @@ export const imageReceiveCommand = command({
     }));
     output.result({ type: "summary", volume, images: received }, () =>
       received
-        .map(
-          ({ file, snapshot, blocks }) => `${file}: ${volume} is at ${snapshot}, ${formatBytes(blocks * BLOCK_BYTES)}`,
-        )
+        .map(({ file, snapshot, blocks, dropped }) => {
+          const gone = dropped.length === 0 ? "" : `; gone: ${dropped.join(", ")}`;
+          return `${file}: ${volume} is at ${snapshot}, ${formatBytes(blocks * BLOCK_BYTES)}${gone}`;
+        })
         .join("\n"),
     );
   },
