@@ -4,6 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { CorruptionError } from "../../src/core/errors.ts";
+import { prng, randomUuid } from "../../src/core/prng.ts";
+import { decodeImageHeader, encodeImageHeader, frameHeader } from "../../src/format/image-frame.ts";
 import {
   decodeMessageHeader,
   decodeMirrorMessage,
@@ -178,4 +180,52 @@ test("the state of a mirror is read as it was written; any flipped byte that mat
   }
   assert.equal(decodeTransferState(encoded.subarray(0, 70)), undefined);
   assert.equal(decodeTransferState(new Uint8Array(0)), undefined);
+});
+
+test("the header of an image of 10,000 snapshots goes into one message, and is small", () => {
+  const random = prng(7);
+  const root = { sizeBytes: 1, height: 1, reserved: new Uint8Array(7), pointers: new Uint8Array(128) };
+  const tops = Array.from({ length: 10_000 }, (_, index) => ({
+    id: index + 1,
+    flags: 0,
+    uuid: randomUuid(random),
+    cpCount: index + 1,
+    createdAt: { seconds: index, nanoseconds: 0 },
+    activeBlocks: 1000 + index,
+    usedInodes: 5,
+    lineage: 1,
+    root: { ...root, pointers: root.pointers.with(0, index & 255).with(1, index >>> 8) },
+    name: `daily-${index}`,
+    reserved: new Uint8Array(52),
+    checksum: 0,
+  }));
+  const time = { seconds: 1, nanoseconds: 0 };
+  const frame = encodeImageHeader({
+    volumeUuid: randomUuid(random),
+    label: "",
+    volumeBlocks: 100_000,
+    reservedBlocks: 64,
+    volumeCreatedAt: time,
+    createdAt: time,
+    hashSeed: 1,
+    generationNext: 1,
+    snapshotIdNext: 10_001,
+    lineage: 1,
+    logSeq: 1,
+    blockCount: 0,
+    tops,
+    base: undefined,
+    held: tops.map(({ uuid, name }) => ({ uuid, name })),
+  });
+  assert.ok(frame.length < 1 << 20, `${frame.length} bytes`);
+  const got: MirrorMessage[] = [];
+  const reader = mirrorMessageReader((message) => {
+    got.push(message.type === "frame" ? { ...message, bytes: message.bytes.slice() } : message);
+  });
+  for (const part of encodeMirrorMessage({ type: "frame", transfer: 1, frame: 0, bytes: frame })) reader.push(part);
+  const [message] = got;
+  assert.equal(message?.type, "frame");
+  const { held } = decodeImageHeader(message.bytes.subarray(frameHeader.size));
+  assert.equal(held.length, 10_000);
+  assert.equal(held[9999]?.name, "daily-9999");
 });
