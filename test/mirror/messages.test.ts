@@ -199,14 +199,14 @@ test("the header of an image of 10,000 snapshots goes into one message, and is s
     reserved: new Uint8Array(52),
     checksum: 0,
   }));
-  const time = { seconds: 1, nanoseconds: 0 };
+  const at = { seconds: 1, nanoseconds: 0 };
   const frame = encodeImageHeader({
     volumeUuid: randomUuid(random),
     label: "",
     volumeBlocks: 100_000,
     reservedBlocks: 64,
-    volumeCreatedAt: time,
-    createdAt: time,
+    volumeCreatedAt: at,
+    createdAt: at,
     hashSeed: 1,
     generationNext: 1,
     snapshotIdNext: 10_001,
