@@ -9,6 +9,7 @@
  * Exit codes are those of mount(8): 1 for a wrong use, 32 for what failed. Nothing is printed when it works.
  */
 import { UserError } from "../core/errors.ts";
+import { noteOfKept } from "./kept-note.ts";
 import { configOf, usableTransport } from "./mount-config.ts";
 import { parseMountOptions } from "./mount-options.ts";
 import { makeOutput, printError } from "./output.ts";
@@ -66,7 +67,7 @@ async function unmountAsAsked({ operands, flags }: HelperLine): Promise<void> {
     return;
   }
   const { unmountTarget } = await import("../daemon/unmount.ts");
-  await unmountTarget(target, { force: flags.has("f") });
+  noteOfKept(await unmountTarget(target, { force: flags.has("f") }), makeOutput({ json: false }));
 }
 
 /** Options may come before, between and behind the operands, and flags together: -sn. */

@@ -10,14 +10,14 @@ import {
   type Verb,
 } from "../format/control-message.ts";
 import { identityOf, type SocketFile, socketFiles, volumeKey } from "./control-paths.ts";
-import type { DaemonStatus } from "./daemon-status.ts";
+import type { DaemonStatus, Unmounted } from "./daemon-status.ts";
 import { userError } from "./plain-error.ts";
 import type { VerbResults } from "./volume-verbs.ts";
 
 /** What each verb answers, those of the daemon too. */
 export interface ControlResults extends VerbResults {
   readonly status: DaemonStatus;
-  readonly umount: { readonly volume: string; readonly mountPoint: string };
+  readonly umount: Unmounted;
 }
 
 export interface ControlClient {

@@ -40,3 +40,11 @@ export function damageText({ message, operation, ino, path, vbn }: Damage): stri
   const what = vbn === undefined ? message : message.replace(/^EIO: /, "");
   return `${file === undefined ? operation : `${operation} of ${file}`}: ${what}`;
 }
+
+/** What the daemon answers to umount. */
+export interface Unmounted {
+  readonly volume: string;
+  readonly mountPoint: string;
+  /** Who has a copy of the mount, and is still served: directories, and processes in other namespaces. */
+  readonly keptBy: readonly string[];
+}

@@ -6,9 +6,12 @@
 import { closeSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { assertNever } from "../core/numbers.ts";
-import { mount, mountNatively } from "../fuse/mount.ts";
+import { isServed } from "../fuse/kernel/notify.ts";
+import { mount, mountDevice, mountNatively } from "../fuse/mount.ts";
+import { isFuseDescriptor } from "../fuse/native/inherited-descriptors.ts";
 import type { Ask, PathReply } from "../fuse/native/path-request.ts";
 import type { MountConfig } from "./config.ts";
+import { placeOf } from "./holders.ts";
 import { knocker } from "./knock.ts";
 import type { ServerLink } from "./server-link.ts";
 import type { ToServer } from "./thread-messages.ts";
@@ -18,6 +21,8 @@ export interface FrontDoor {
   readonly descriptor: number;
   /** Resolves when requests are being answered. To be called once, and at once. */
   serve(): Promise<void>;
+  /** Is it mounted anywhere? Not to be asked once it is closed. */
+  isServed(): boolean;
   /** To be called when the server thread has ended: whoever still asks gets an error. */
   close(): void;
 }
@@ -59,8 +64,10 @@ export async function openFrontDoor(
         async serve(): Promise<void> {
           link.post({ kind: "serve", descriptor });
           await statfs(mountPoint); // the first request is answered: it serves
-          link.useKnocker(knocker(mountPoint, link.wake));
+          const device = mountDevice(mountPoint) ?? "";
+          link.useKnocker(knocker(mountPoint, link.wake, () => placeOf(device)));
         },
+        isServed: () => isServed(descriptor),
         close: () => closeSync(descriptor),
       };
     }
@@ -73,6 +80,7 @@ export async function openFrontDoor(
           void ended.then(() => link.post({ kind: "unmounted" }));
           await statfs(mountPoint);
         },
+        isServed: () => isFuseDescriptor(descriptor) && isServed(descriptor), // libfuse closes it
         close: abandon,
       };
     }

@@ -1,5 +1,6 @@
-/** Who keeps a mount busy: the answer to the first question after "target is busy". */
+/** Who keeps a mount busy: the answer to the first question after "target is busy". And who has a copy of it. */
 import { readdir, readFile, readlink } from "node:fs/promises";
+import { mountTable } from "../fuse/mount.ts";
 
 const SHOWN_MAX = 5;
 
@@ -12,6 +13,47 @@ export async function mountHolders(mountPoint: string): Promise<readonly string[
     if (found.length >= SHOWN_MAX) break;
   }
   return found;
+}
+
+/** A place where a filesystem is mounted. */
+export interface MountCopy {
+  /** A directory here, or a process of another mount namespace: "name (pid)". */
+  readonly name: string;
+  /** How this process gets there, if it may. */
+  readonly path: string;
+}
+
+/**
+ * Where the filesystem of this number is mounted: directories here, and a process of each other mount namespace that
+ * has it. Of the processes of other users only root is told.
+ */
+export async function mountCopies(device: string): Promise<readonly MountCopy[]> {
+  const found: MountCopy[] = placesIn("self", device).map((path) => ({ name: path, path }));
+  const seen = new Set(["", await readLinkOrNothing("/proc/self/ns/mnt")]);
+  for (const pid of await readdir("/proc")) {
+    if (found.length >= SHOWN_MAX) break;
+    if (!/^\d+$/.test(pid)) continue;
+    const namespace = await readLinkOrNothing(`/proc/${pid}/ns/mnt`);
+    if (seen.has(namespace)) continue;
+    seen.add(namespace);
+    const [place] = placesIn(pid, device);
+    if (place !== undefined) found.push({ name: `${await nameOf(pid)} (${pid})`, path: `/proc/${pid}/root${place}` });
+  }
+  return found;
+}
+
+/** A way to the filesystem of this number. */
+export async function placeOf(device: string): Promise<string | undefined> {
+  return placesIn("self", device)[0] ?? (await mountCopies(device))[0]?.path;
+}
+
+function placesIn(process: string, device: string): readonly string[] {
+  try {
+    const rows = mountTable(process).filter((row) => row.device === device);
+    return rows.map(({ directory }) => directory);
+  } catch {
+    return []; // it has ended
+  }
 }
 
 /** Reads links only: their text says where they point, and nothing of the mount is touched. */

@@ -1,7 +1,8 @@
 /**
  * Wakes the server thread, which sits in a read of /dev/fuse: somebody opens the root of the mount, which arrives there
  * as a request. One is under way at a time; when it comes back and the wake word is still set, the thread has not
- * seen it (another filesystem may lie over ours), and it is tried again, more and more slowly.
+ * seen it (the directory was unmounted, or another filesystem lies over ours), and it is tried again, more and more
+ * slowly, in another place where the filesystem is mounted if there is one.
  *
  * Somebody is a shell, for a thread of this process must not wait for an answer of its own mount: once the server has
  * read the request, that wait cannot be killed. After a kill -9 between the two the thread would stay, and with it
@@ -17,8 +18,8 @@ import { withoutFuse } from "../fuse/native/inherited-descriptors.ts";
 const RETRY_MS_MIN = 5;
 const RETRY_MS_MAX = 1000;
 
-/** $0 is the mount. It says so when it has knocked, and lives as long as its input. */
-const SHELL = 'trap "" INT TERM HUP; while read -r _; do { : < "$0"; } 2> /dev/null; echo; done';
+/** It is told the place, says so when it has knocked, and lives as long as its input. */
+const SHELL = 'trap "" INT TERM HUP; while IFS= read -r place; do { : < "$place"; } 2> /dev/null; echo; done';
 
 export interface Knocker {
   /** To be called after the message was posted. Never blocks. */
@@ -27,13 +28,18 @@ export interface Knocker {
   stop(): void;
 }
 
-export function knocker(mountPoint: string, wake: SharedArrayBuffer): Knocker {
+export function knocker(
+  mountPoint: string,
+  wake: SharedArrayBuffer,
+  findPlace: () => Promise<string | undefined>,
+): Knocker {
   const word = new Int32Array(wake);
   let running = false;
   let again = false;
   let stopped = false;
   let retryMs = RETRY_MS_MIN;
-  let shell: ChildProcess | undefined = openShell(mountPoint, {
+  let place = mountPoint;
+  let shell: ChildProcess | undefined = openShell({
     knocked: () => void ended(),
     gone: () => {
       shell = undefined;
@@ -44,9 +50,9 @@ export function knocker(mountPoint: string, wake: SharedArrayBuffer): Knocker {
   function start(): void {
     running = true;
     again = false;
-    shell?.stdin?.write("\n");
+    shell?.stdin?.write(`${place}\n`);
     // The shell may not be there, or not be allowed to open the root.
-    if (shell === undefined || retryMs > RETRY_MS_MIN) statfs(mountPoint, () => shell ?? void ended());
+    if (shell === undefined || retryMs > RETRY_MS_MIN) statfs(place, () => shell ?? void ended());
   }
 
   async function ended(): Promise<void> {
@@ -55,6 +61,7 @@ export function knocker(mountPoint: string, wake: SharedArrayBuffer): Knocker {
     if (!seen && !again && !stopped) {
       await delay(retryMs, undefined, { ref: false });
       retryMs = Math.min(RETRY_MS_MAX, retryMs * 2);
+      place = (await findPlace()) ?? mountPoint;
     }
     running = false;
     if (!stopped && Atomics.load(word, 0) === 1) start();
@@ -81,14 +88,14 @@ interface ShellEvents {
 }
 
 /** It keeps nothing alive: not this process, nor a mount by its working directory. */
-function openShell(mountPoint: string, { knocked, gone }: ShellEvents): ChildProcess {
+function openShell({ knocked, gone }: ShellEvents): ChildProcess {
   let isGone = false;
   const leave = (): void => {
     if (!isGone) gone();
     isGone = true;
   };
   const shell = withoutFuse(["pipe", "pipe", "ignore"], (stdio) =>
-    spawn("/bin/sh", ["-c", SHELL, mountPoint], { cwd: "/", stdio }),
+    spawn("/bin/sh", ["-c", SHELL], { cwd: "/", stdio }),
   );
   shell.on("error", leave);
   shell.on("exit", leave);

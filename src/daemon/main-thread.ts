@@ -17,15 +17,14 @@
  *
  * This thread must never touch the mount synchronously: only it can give what the server thread may be waiting for.
  *
- * The end, whoever asks for it, is an unmount: the server thread then finds its mount gone, takes a last consistency
- * point and closes the volume; the lock goes, and last the answer to who asked. A daemon that is killed leaves the last
+ * The end, whoever asks for it, is an unmount (end-mount.ts): the server thread then finds its mount gone, takes a last
+ * consistency point and closes the volume; the lock goes, and last the answer to who asked. A daemon that is killed leaves the last
  * durable state, and a mount point that answers ENOTCONN until it is unmounted.
  */
 import { fstatSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { isAbsolute } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
-import { errnoOf, UserError } from "../core/errors.ts";
+import { errnoOf } from "../core/errors.ts";
 import { assertNever, type CpCount } from "../core/numbers.ts";
 import { type FileDevice, openFileDevice } from "../device/file-device.ts";
 import { lockVolume } from "../device/volume-lock.ts";
@@ -35,17 +34,23 @@ import { type DurableAt, type Name, type NodeId, ROOT_NODE } from "../fs/file-sy
 import { replyHeader } from "../fuse/kernel/abi.ts";
 import { sendReply } from "../fuse/kernel/loop.ts";
 import { invalidateEntry, invalidateInode } from "../fuse/kernel/notify.ts";
-import { MOUNT_TYPE, mountTable, unmount } from "../fuse/mount.ts";
+import { MOUNT_TYPE, mountDevice, mountTable, unmount } from "../fuse/mount.ts";
 import type { PathReply } from "../fuse/native/path-request.ts";
 import type { FrozenCp } from "../volume/volume.ts";
 import { openCommitter } from "./commit.ts";
 import type { MountConfig } from "./config.ts";
 import { identityOf, socketPath } from "./control-paths.ts";
 import { type ControlServer, listenForControl } from "./control-socket.ts";
-import { DAMAGE_PLACES_MAX, type DaemonStatus, type DamageSummary, damageText } from "./daemon-status.ts";
+import {
+  DAMAGE_PLACES_MAX,
+  type DaemonStatus,
+  type DamageSummary,
+  damageText,
+  type Unmounted,
+} from "./daemon-status.ts";
+import { endMount } from "./end-mount.ts";
 import { type FollowWatch, watchForCps } from "./follow-watch.ts";
 import { type FrontDoor, openFrontDoor, pathRequests } from "./front-door.ts";
-import { mountHolders } from "./holders.ts";
 import { type DaemonLog, daemonLog } from "./log.ts";
 import { syncMount } from "./mount-sync.ts";
 import { type ServerEvent, type ServerLink, startServer } from "./server-link.ts";
@@ -55,16 +60,12 @@ import { type WaitingRoom, waitingRoom } from "./waiting-room.ts";
 /** How long the status waits for the server thread. */
 const STATUS_MS_MAX = 5000;
 
-/** How long the connection of a mount that was cut off may take to end, and the answer to who asked for it. */
-const CUT_MS_MAX = 1000;
-const REPLY_MS_MAX = 100;
-
 /** A running daemon, seen from the process that it is. */
 export interface Daemon {
   /** Resolves when the volume is unmounted and closed; rejects when it ended in a failure. */
   readonly ended: Promise<void>;
-  /** Unmounts. UserError "in-use" when the mount is busy, unless it is forced. */
-  unmount(how: { readonly force: boolean }): Promise<void>;
+  /** Unmounts: see end-mount.ts. UserError "in-use" when the mount is busy, unless it is forced. */
+  unmount(how: { readonly force: boolean }): Promise<Unmounted>;
 }
 
 /** What the handlers of this file share. It changes only here. */
@@ -113,6 +114,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   const { volume: blockFile, mode, dirtyBytesMax, cacheBytesMax, mountPoint } = config;
   const committer = mode.kind === "write" ? await openCommitter(blockFile) : undefined;
   let door: FrontDoor | undefined;
+  let mountedAs = "";
   let waiting: WaitingRoom = waitingRoom(0);
   const stale: Promise<void>[] = []; // notifications to the kernel that an answer must wait for
 
@@ -215,6 +217,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     if (mode.kind === "write") await clearAway(config);
     door = await openFrontDoor(config, link, { requests, log: (message) => report(state, message) });
     await door.serve();
+    mountedAs = mountDevice(mountPoint) ?? "";
     const path = socketPath({ dev, ino }, mode.kind === "write" ? undefined : process.pid);
     control = await listenForControl(path, (request) => answer(request));
     if (mode.kind === "follow") watching = await follow(link, blockFile, opened);
@@ -256,34 +259,15 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     }
   }
 
-  async function end({ force }: { readonly force: boolean }): Promise<void> {
-    try {
-      await unmount(mountPoint);
-    } catch (error) {
-      if (!(error instanceof UserError) || error.failure !== "in-use") throw error;
-      if (!force) throw await busyError(mountPoint, error);
-      if (mode.kind === "write") await syncMount(mountPoint).catch(() => {});
-      if (process.getuid?.() !== 0) {
-        await endForUser();
-        return;
-      }
-      await unmount(mountPoint, { lazy: true, force: true });
-    }
-    await ended;
+  function isServed(): boolean {
+    return state.phase !== "ending" && door?.isServed() === true;
   }
 
-  /**
-   * Where the control filesystem of FUSE is not mounted, an ordinary user can cut a connection off only by ending the
-   * process that serves it. Everything is durable before.
-   */
-  async function endForUser(): Promise<void> {
-    if (mode.kind === "write") await link.perform({ verb: "sync", arguments: {} });
-    await unmount(mountPoint, { lazy: true, force: true });
-    const isCut = await Promise.race([ended.then(() => true), delay(CUT_MS_MAX, false)]);
-    if (isCut) return;
-    log(`${blockFile} is cut off from ${mountPoint}`);
-    control?.close();
-    setTimeout(() => process.exit(), REPLY_MS_MAX);
+  async function end(how: { readonly force: boolean }): Promise<Unmounted> {
+    const writes = mode.kind === "write";
+    const keptBy = await endMount({ mountPoint, device: mountedAs, writes, link, isServed, ended }, how);
+    if (keptBy.length > 0) log(`${blockFile} is unmounted from ${mountPoint}, and served to ${keptBy.join(", ")}`);
+    return { volume: blockFile, mountPoint, keptBy };
   }
 
   async function answer(request: ControlRequest): Promise<unknown> {
@@ -297,8 +281,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       case "status":
         return status(state, link, waiting);
       case "umount":
-        await end(request.arguments);
-        return { volume: blockFile, mountPoint };
+        return end(request.arguments);
       default:
         return assertNever(request);
     }
@@ -375,13 +358,6 @@ async function detailsInTime(link: ServerLink): Promise<VolumeSummary | undefine
   } finally {
     clearTimeout(timer);
   }
-}
-
-async function busyError(mountPoint: string, cause: UserError): Promise<UserError> {
-  const holders = await mountHolders(mountPoint);
-  const who = holders.length === 0 ? "" : `, by ${holders.join(", ")}`;
-  const hint = "end what uses it, or cut it off with: tidemark umount --force DIR";
-  return new UserError("in-use", `${mountPoint} is in use${who}`, hint, { cause });
 }
 
 /** EIO in place of the reply that was held. */

@@ -3,7 +3,7 @@
  * requests. It knows nothing of what they mean.
  */
 import assert from "node:assert/strict";
-import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 import { UserError } from "../core/errors.ts";
 import type { Knocker } from "./knock.ts";
 import { userError } from "./plain-error.ts";
@@ -51,7 +51,8 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
   let gone: Error | undefined; // why there is nobody to ask any more
 
   function end(error: Error | undefined): void {
-    gone ??= error ?? new UserError("unreachable", "the volume was unmounted meanwhile");
+    if (gone !== undefined) return;
+    gone = error ?? new UserError("unreachable", "the volume was unmounted meanwhile");
     opened.reject(gone);
     for (const { reject } of pending.values()) reject(gone);
     pending.clear();
@@ -60,7 +61,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
     near.close();
   }
 
-  near.on("message", (message: FromServer) => {
+  function receive(message: FromServer): void {
     switch (message.kind) {
       case "opened":
         opened.resolve(message.status);
@@ -87,11 +88,23 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
       case "stale":
         onEvent(message);
     }
-  });
-  worker.on("error", (error) => end(error));
-  worker.on("exit", () => end(new UserError("failed", "the server thread ended unexpectedly")));
+  }
 
-  const post = (message: ToServer): void => postTo(near, message, word, knocker);
+  /** Its last messages may wait still: the two events come in any order. */
+  function exited(): void {
+    for (let last = receiveMessageOnPort(near); last !== undefined; last = receiveMessageOnPort(near)) {
+      receive(last.message as FromServer);
+    }
+    end(new UserError("failed", "the server thread ended unexpectedly"));
+  }
+
+  near.on("message", receive);
+  worker.on("error", (error) => end(error));
+  worker.on("exit", exited);
+
+  const post = (message: ToServer): void => {
+    if (gone === undefined) postTo(near, message, word, knocker);
+  };
   return {
     wake,
     opened: opened.promise,

@@ -11,7 +11,8 @@
  * for what was deleted lately. Then it handles the progress of consistency points and nothing else: commands, which may
  * replace the very state that the request is about, wait until it is answered.
  *
- * The end: the kernel says that the mount is gone, a last consistency point is taken, the volume is closed.
+ * The end: the kernel says that the mount is gone, or the main thread that it is cut off; a last consistency point is
+ * taken, the volume is closed.
  */
 import { fstatSync } from "node:fs";
 import { workerData } from "node:worker_threads";
@@ -128,10 +129,7 @@ function serveMount(server: Server): void {
       fileSystem: server.gate.fileSystem,
       readOnly: !server.volume.writable,
       wake: inbox.word,
-      onWake: (again) => {
-        receiveAll(server, again);
-        return "continue";
-      },
+      onWake: (again) => receiveAll(server, again),
       afterRequest: () => {
         balance(server);
         offerReclaiming(server);
@@ -254,10 +252,14 @@ function finish(server: Server): void {
   if (turns.state.phase === "failed") throw new UserError("failed", turns.state.message);
 }
 
-function receiveAll(server: Server, again: Again): void {
+function receiveAll(server: Server, again: Again): "continue" | "stop" {
   const { inbox } = server;
   inbox.clear();
-  for (let message = inbox.take(); message !== undefined; message = inbox.take()) receive(server, message, again);
+  for (let message = inbox.take(); message !== undefined; message = inbox.take()) {
+    if (message.kind === "stop") return "stop";
+    receive(server, message, again);
+  }
+  return "continue";
 }
 
 function receive(server: Server, message: ToServer, again: Again): void {

@@ -4,11 +4,7 @@ import { resolve } from "node:path";
 import { UserError } from "../core/errors.ts";
 import { MOUNT_TYPE, mountTable, remount, unmount } from "../fuse/mount.ts";
 import { type ControlClient, connectAll } from "./control-client.ts";
-
-export interface Unmounted {
-  readonly volume: string;
-  readonly mountPoint: string;
-}
+import type { Unmounted } from "./daemon-status.ts";
 
 /** `target`: a volume or a directory. UserError "in-use" when it is busy, "no-volume" when it is not mounted. */
 export async function unmountTarget(target: string, { force }: { readonly force: boolean }): Promise<Unmounted> {
@@ -26,7 +22,7 @@ export async function unmountTarget(target: string, { force }: { readonly force:
     }
   }
   await unmount(row.directory, { lazy: force });
-  return { volume: row.source, mountPoint: row.directory };
+  return { volume: row.source, mountPoint: row.directory, keptBy: [] };
 }
 
 /** The daemon that serves a directory, among those of a volume or of this host. To be closed by the caller. */

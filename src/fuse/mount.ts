@@ -237,10 +237,10 @@ export interface MountTableRow {
   readonly source: string;
 }
 
-/** What is mounted, as the kernel tells without asking any filesystem. The newest mount on a directory comes last. */
-export function mountTable(): readonly MountTableRow[] {
+/** What a process sees mounted, as the kernel tells without asking any filesystem. The newest on a directory comes last. */
+export function mountTable(process = "self"): readonly MountTableRow[] {
   const rows: MountTableRow[] = [];
-  for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n")) {
+  for (const line of readFileSync(`/proc/${process}/mountinfo`, "utf8").split("\n")) {
     const [place = "", filesystem = ""] = line.split(" - ");
     const [, , device = "", , directory = ""] = place.split(" ");
     const [type = "", source = ""] = filesystem.split(" ");
@@ -256,6 +256,11 @@ function canonical(directory: string): string {
   } catch {
     return resolve(directory); // why it cannot be, the next step finds out
   }
+}
+
+/** The number of the mount on a directory, if it is one of ours. */
+export function mountDevice(directory: string): string | undefined {
+  return mountOf(canonical(directory))?.device;
 }
 
 function mountOf(directory: string): MountTableRow | undefined {

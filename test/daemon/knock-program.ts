@@ -26,7 +26,7 @@ function receive(): number {
 }
 
 receive();
-knocker(directory, new SharedArrayBuffer(4)).knock();
+knocker(directory, new SharedArrayBuffer(4), () => Promise.resolve(directory)).knock();
 setTimeout(() => {
   while (receive() === opcode.GETATTR);
   process.stdout.write("read\n");

@@ -101,6 +101,36 @@ test("what a user may not do is refused with the reason", { skip }, async (t) =>
   }
 });
 
+test("a user's busy mount is named and cut off, and what a killed daemon leaves is cleared", { skip }, async (t) => {
+  const home = homeOf(t);
+  const out = await asUserOk(home, {
+    script: `mkdir m; tidemark format v.tm --size 64M > /dev/null; tidemark mount v.tm m; echo one > m/f
+      (cd m; exec sleep 1000 > /dev/null 2>&1) & sleeper=$!
+      until [ "$(readlink /proc/$sleeper/cwd)" = "${home.home}/m" ]; do sleep 0.05; done
+      tidemark umount m 2> error || echo $?; grep -o 'is in use, by sleep' error
+      echo two > m/g; tidemark umount --force m; flock v.tm echo unlocked; ls m | wc -l
+      ls /proc/$sleeper/cwd/ > /dev/null 2>&1 || echo cut off
+      kill $sleeper; tidemark mount v.tm m; cat m/f m/g; sync m/g
+      kill -9 $(tidemark status v.tm --json | grep -o '"pid": [0-9]*' | tail -c +8)
+      until LC_ALL=C ls m 2>&1 | grep -o 'not connected'; do sleep 0.05; done
+      tidemark umount --force m; tidemark mount v.tm m; cat m/g; tidemark umount m
+      tidemark check v.tm | grep -o 'is consistent'`,
+  });
+  const lines = [
+    "11",
+    "is in use, by sleep",
+    "unlocked",
+    "0",
+    "cut off",
+    "one",
+    "two",
+    "not connected",
+    "two",
+    "is consistent",
+  ];
+  assert.deepEqual(out.trim().split("\n"), lines);
+});
+
 test("sharing is allowed by a line of its own", (t) => {
   const path = join(temporaryDirectory(t), "fuse.conf");
   for (const [text, expected] of [

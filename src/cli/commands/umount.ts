@@ -1,4 +1,5 @@
 import { command } from "../command.ts";
+import { noteOfKept } from "../kept-note.ts";
 import { makeOutput } from "../output.ts";
 
 export const umountCommand = command({
@@ -17,6 +18,8 @@ export const umountCommand = command({
   async run({ target, force, json }) {
     const { unmountTarget } = await import("../../daemon/unmount.ts");
     const output = makeOutput({ json });
-    output.result(await unmountTarget(target, { force }), () => "");
+    const unmounted = await unmountTarget(target, { force });
+    noteOfKept(unmounted, output);
+    output.result(unmounted, () => "");
   },
 });

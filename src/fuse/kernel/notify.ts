@@ -4,8 +4,8 @@
  * The kernel may hold a lock that a request under way waits behind, and writing the notification waits for that
  * lock: so a notification is written by a thread that is not the server, and asynchronously, for the same reason.
  */
-import { write } from "node:fs";
-import type { Name, NodeId } from "../../fs/file-system.ts";
+import { write, writeSync } from "node:fs";
+import { type Name, type NodeId, ROOT_NODE } from "../../fs/file-system.ts";
 import {
   NOTIFY_INVALIDATE_ENTRY,
   NOTIFY_INVALIDATE_INODE,
@@ -36,6 +36,23 @@ export async function invalidateEntry(descriptor: number, parent: NodeId, name: 
   return notify(descriptor, message);
 }
 
+/**
+ * Is the filesystem still mounted somewhere, in a copy of the mount or kept by who uses it after a lazy unmount? Asked by
+ * way of the root's attributes, which the kernel then asks for anew. Waits for nothing.
+ */
+export function isServed(descriptor: number): boolean {
+  const message = notification(NOTIFY_INVALIDATE_INODE, notifyInodeBody.size);
+  const noPages = { node: ROOT_NODE, offset: -1, lengthBytes: 0 };
+  notifyInodeBody.encode(viewOf(message), replyHeader.size, noPages);
+  try {
+    writeSync(descriptor, message);
+    return true;
+  } catch (error) {
+    if (isGone(error as NodeJS.ErrnoException)) return false;
+    throw error;
+  }
+}
+
 function notification(code: number, bodyBytes: number): Buffer {
   const message = Buffer.alloc(replyHeader.size + bodyBytes);
   const lengthBytes = message.length;
@@ -51,8 +68,13 @@ async function notify(descriptor: number, message: Buffer): Promise<boolean> {
   return new Promise((resolve, reject) => {
     write(descriptor, message, 0, message.length, null, (error) => {
       if (error === null) resolve(true);
-      else if (error.code === "ENOENT" || error.code === "ENODEV" || error.code === "ENOTDIR") resolve(false);
+      else if (isGone(error)) resolve(false);
       else reject(error);
     });
   });
+}
+
+/** The node, the name, or the whole mount. */
+function isGone({ code }: NodeJS.ErrnoException): boolean {
+  return code === "ENOENT" || code === "ENODEV" || code === "ENOTDIR";
 }
