@@ -12,6 +12,7 @@
  */
 import { UserError } from "../core/errors.ts";
 import { mountDevice, unmount } from "../fuse/mount.ts";
+import type { FrontDoor } from "./front-door.ts";
 import { mountCopies, mountHolders } from "./holders.ts";
 import { syncMount } from "./mount-sync.ts";
 import type { ServerLink } from "./server-link.ts";
@@ -22,6 +23,7 @@ export interface EndingMount {
   readonly device: string;
   readonly writes: boolean;
   readonly link: ServerLink;
+  readonly door: Pick<FrontDoor, "quietly">;
   /** Is it mounted anywhere? False when it has ended. */
   readonly isServed: () => boolean;
   /** Resolves when the volume is closed and unlocked. */
@@ -50,7 +52,7 @@ async function unmountHere(mount: EndingMount, force: boolean): Promise<void> {
   const { mountPoint } = mount;
   await makeDurable(mount);
   try {
-    await unmount(mountPoint);
+    await mount.door.quietly(() => unmount(mountPoint));
   } catch (error) {
     if (!(error instanceof UserError) || error.failure !== "in-use") throw error;
     if (!force) throw await busyError(mountPoint, error);

@@ -12,7 +12,7 @@ import { isFuseDescriptor } from "../fuse/native/inherited-descriptors.ts";
 import type { Ask, PathReply } from "../fuse/native/path-request.ts";
 import type { MountConfig } from "./config.ts";
 import { placeOf } from "./holders.ts";
-import { knocker } from "./knock.ts";
+import { type Knocker, knocker } from "./knock.ts";
 import type { ServerLink } from "./server-link.ts";
 import type { ToServer } from "./thread-messages.ts";
 
@@ -21,6 +21,8 @@ export interface FrontDoor {
   readonly descriptor: number;
   /** Resolves when requests are being answered. To be called once, and at once. */
   serve(): Promise<void>;
+  /** Nothing of this process uses the mount while something is done. */
+  quietly<T>(doing: () => Promise<T>): Promise<T>;
   /** Is it mounted anywhere? Not to be asked once it is closed. */
   isServed(): boolean;
   /** To be called when the server thread has ended: whoever still asks gets an error. */
@@ -59,14 +61,17 @@ export async function openFrontDoor(
   switch (transport) {
     case "kernel": {
       const { descriptor } = await mount(place);
+      let knocks: Knocker | undefined;
       return {
         descriptor,
         async serve(): Promise<void> {
           link.post({ kind: "serve", descriptor });
           await statfs(mountPoint); // the first request is answered: it serves
           const device = mountDevice(mountPoint) ?? "";
-          link.useKnocker(knocker(mountPoint, link.wake, () => placeOf(device)));
+          knocks = knocker(mountPoint, link.wake, () => placeOf(device));
+          link.useKnocker(knocks);
         },
+        quietly: (doing) => (knocks === undefined ? doing() : knocks.quietly(doing)),
         isServed: () => isServed(descriptor),
         close: () => closeSync(descriptor),
       };
@@ -80,6 +85,7 @@ export async function openFrontDoor(
           void ended.then(() => link.post({ kind: "unmounted" }));
           await statfs(mountPoint);
         },
+        quietly: (doing) => doing(),
         isServed: () => isFuseDescriptor(descriptor) && isServed(descriptor), // libfuse closes it
         close: abandon,
       };

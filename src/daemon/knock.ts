@@ -17,6 +17,8 @@ import { withoutFuse } from "../fuse/native/inherited-descriptors.ts";
 
 const RETRY_MS_MIN = 5;
 const RETRY_MS_MAX = 1000;
+/** A knock comes back when it is answered; where another filesystem that hangs lies over ours, it does not. */
+const RETURN_MS_MAX = 1000;
 
 /** It is told the place, says so when it has knocked, and lives as long as its input. */
 const SHELL = 'trap "" INT TERM HUP; while IFS= read -r place; do { : < "$place"; } 2> /dev/null; echo; done';
@@ -24,8 +26,8 @@ const SHELL = 'trap "" INT TERM HUP; while IFS= read -r place; do { : < "$place"
 export interface Knocker {
   /** To be called after the message was posted. Never blocks. */
   knock(): void;
-  /** No more knocks: the mount is going. The word is still set. */
-  stop(): void;
+  /** Has nobody of ours in the mount while something is done that finds it busy otherwise. Knocks come after it. */
+  quietly<T>(doing: () => Promise<T>): Promise<T>;
 }
 
 export function knocker(
@@ -36,7 +38,9 @@ export function knocker(
   const word = new Int32Array(wake);
   let running = false;
   let again = false;
-  let stopped = false;
+  let isQuiet = false;
+  let onReturn: (() => void) | undefined;
+  let asking = 0;
   let retryMs = RETRY_MS_MIN;
   let place = mountPoint;
   let shell: ChildProcess | undefined = openShell({
@@ -52,32 +56,52 @@ export function knocker(
     again = false;
     shell?.stdin?.write(`${place}\n`);
     // The shell may not be there, or not be allowed to open the root.
-    if (shell === undefined || retryMs > RETRY_MS_MIN) statfs(place, () => shell ?? void ended());
+    if (shell !== undefined && retryMs <= RETRY_MS_MIN) return;
+    asking += 1;
+    statfs(place, () => {
+      asking -= 1;
+      if (shell === undefined) void ended();
+      else onReturn?.();
+    });
   }
 
   async function ended(): Promise<void> {
     const seen = Atomics.load(word, 0) === 0;
     if (seen) retryMs = RETRY_MS_MIN;
-    if (!seen && !again && !stopped) {
+    if (!seen && !again && !isQuiet) {
       await delay(retryMs, undefined, { ref: false });
       retryMs = Math.min(RETRY_MS_MAX, retryMs * 2);
       place = (await findPlace()) ?? mountPoint;
     }
     running = false;
-    if (!stopped && Atomics.load(word, 0) === 1) start();
+    onReturn?.();
+    startIfWanted();
+  }
+
+  function startIfWanted(): void {
+    if (!running && !isQuiet && Atomics.load(word, 0) === 1) start();
   }
 
   return {
     knock(): void {
       Atomics.store(word, 0, 1);
       Atomics.notify(word, 0); // it may be waiting for memory, and not in a read
-      if (stopped) return;
       if (running) again = true;
-      else start();
+      else startIfWanted();
     },
-    stop(): void {
-      stopped = true;
-      shell?.stdin?.end();
+    async quietly(doing) {
+      isQuiet = true;
+      const returned = new Promise<void>((resolve) => {
+        onReturn = () => (running || asking > 0 ? undefined : resolve());
+      });
+      onReturn?.();
+      await Promise.race([returned, delay(RETURN_MS_MAX, undefined, { ref: false })]);
+      try {
+        return await doing();
+      } finally {
+        isQuiet = false;
+        startIfWanted();
+      }
     },
   };
 }

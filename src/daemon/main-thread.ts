@@ -21,6 +21,7 @@
  * consistency point and closes the volume; the lock goes, and last the answer to who asked. A daemon that is killed leaves the last
  * durable state, and a mount point that answers ENOTCONN until it is unmounted.
  */
+import assert from "node:assert/strict";
 import { fstatSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { isAbsolute } from "node:path";
@@ -264,8 +265,9 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   }
 
   async function end(how: { readonly force: boolean }): Promise<Unmounted> {
+    assert(door !== undefined);
     const writes = mode.kind === "write";
-    const keptBy = await endMount({ mountPoint, device: mountedAs, writes, link, isServed, ended }, how);
+    const keptBy = await endMount({ mountPoint, device: mountedAs, writes, link, door, isServed, ended }, how);
     if (keptBy.length > 0) log(`${blockFile} is unmounted from ${mountPoint}, and served to ${keptBy.join(", ")}`);
     return { volume: blockFile, mountPoint, keptBy };
   }
