@@ -2,7 +2,7 @@
 import { realpathSync } from "node:fs";
 import { resolve } from "node:path";
 import { UserError } from "../core/errors.ts";
-import type { MountConfig, MountMode } from "../daemon/config.ts";
+import { type MountConfig, type MountMode, memoryShares } from "../daemon/config.ts";
 import type { AccessTimes } from "../fs/context.ts";
 import type { Transport } from "../fuse/transports.ts";
 import type { MountSettings } from "./mount-options.ts";
@@ -38,8 +38,7 @@ export function configOf({
     mode: modeOf(readOnly || settings.readOnly, snapshot ?? settings.snapshot),
     transport,
     cpIntervalMs: settings.cpIntervalMs,
-    dirtyBytesMax: settings.dirtyBytesMax,
-    cacheBytesMax: settings.cacheBytesMax,
+    ...memoryShares(settings.memoryBytesMax),
     accessTimes: settings.accessTimes,
     snapshotDirectories: settings.snapshotDirectories,
     kernelOptions: [...settings.kernelOptions, ...shownAccessTimes(settings.accessTimes, transport)],

@@ -1,16 +1,15 @@
 /** The `-o` options of mount: ours, and those that the kernel takes. */
 import { UserError } from "../core/errors.ts";
-import { CACHE_BYTES_MAX, CP_INTERVAL_MS, DIRTY_BYTES_MAX } from "../daemon/config.ts";
+import { CP_INTERVAL_MS, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN } from "../daemon/config.ts";
 import type { AccessTimes, SnapshotDirectories } from "../fs/context.ts";
 import { type Transport, transports } from "../fuse/transports.ts";
-import { parseInterval, parseSize } from "./options.ts";
+import { formatBytes, parseInterval, parseSize } from "./options.ts";
 
 export interface MountSettings {
   readonly readOnly: boolean;
   readonly snapshot: string | undefined;
   readonly cpIntervalMs: number;
-  readonly dirtyBytesMax: number;
-  readonly cacheBytesMax: number;
+  readonly memoryBytesMax: number;
   readonly accessTimes: AccessTimes;
   readonly snapshotDirectories: SnapshotDirectories;
   /** Undefined: the kernel transport, if it can be used. */
@@ -50,8 +49,7 @@ export function parseMountOptions(
     readOnly: false,
     snapshot: undefined as string | undefined,
     cpIntervalMs: CP_INTERVAL_MS,
-    dirtyBytesMax: DIRTY_BYTES_MAX,
-    cacheBytesMax: CACHE_BYTES_MAX,
+    memoryBytesMax: MEMORY_BYTES_MAX,
     accessTimes: "relatime" as AccessTimes,
     snapshotDirectories: "hidden" as SnapshotDirectories,
     transport: undefined as Transport | undefined,
@@ -77,11 +75,17 @@ export function parseMountOptions(
     else if (name === "snapdir") settings.snapshotDirectories = parseSnapshotDirectories(value);
     else if (name === "transport") settings.transport = parseTransport(value);
     else if (name === "cp-interval") settings.cpIntervalMs = parseInterval(value);
-    else if (name === "dirty") settings.dirtyBytesMax = parseSize(value);
-    else if (name === "cache") settings.cacheBytesMax = parseSize(value);
+    else if (name === "memory") settings.memoryBytesMax = parseMemory(value);
     else refuse(option);
   }
   return settings;
+}
+
+/** A bound of memory. UserError "usage" when it is too small to work with. */
+export function parseMemory(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes >= MEMORY_BYTES_MIN) return bytes;
+  throw new UserError("usage", `${text} of memory is too little`, `at least ${formatBytes(MEMORY_BYTES_MIN)}`);
 }
 
 function isAccessTimes(name: string): name is AccessTimes {

@@ -37,5 +37,15 @@ export type MountMode =
 
 /** A consistency point about every 10 seconds (requirement 20). */
 export const CP_INTERVAL_MS = 10_000;
-export const DIRTY_BYTES_MAX = 64 << 20;
-export const CACHE_BYTES_MAX = 128 << 20;
+/** Unless told otherwise. */
+export const MEMORY_BYTES_MAX = 256 << 20;
+/** Below, a consistency point would follow each large request. */
+export const MEMORY_BYTES_MIN = 16 << 20;
+
+/**
+ * One bound for caches and changes together. Half is for what is clean. Changes have the other half, and a consistency
+ * point is due when they fill half of that: while it is in flight, as much again may be changed.
+ */
+export function memoryShares(memoryBytesMax: number): Pick<MountConfig, "cacheBytesMax" | "dirtyBytesMax"> {
+  return { cacheBytesMax: memoryBytesMax / 2, dirtyBytesMax: memoryBytesMax / 4 };
+}

@@ -10,6 +10,9 @@ import { userError } from "./plain-error.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
 import type { VerbResults, VolumeRequest, VolumeSummary, VolumeVerb } from "./volume-verbs.ts";
 
+/** Of the server thread's heap: three times what it would need costs no less time, and memory that --memory does not count. */
+const YOUNG_MIB_MAX = 16;
+
 export interface ServerLink {
   readonly wake: SharedArrayBuffer;
   /** Resolves when the volume is open; rejects with what is wrong with it. */
@@ -42,6 +45,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
   const worker = new Worker(new URL("./server-thread.js", import.meta.url), {
     workerData: start,
     transferList: [far],
+    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB_MAX },
   });
   const pending = new Map<number, Pending>();
   const opened = deferred<VolumeSummary>();

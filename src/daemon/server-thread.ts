@@ -43,6 +43,8 @@ interface Server {
   readonly gate: Gate;
   readonly inbox: Inbox;
   readonly dirtyBytesMax: number;
+  /** Changes in memory from which data is written ahead of the next consistency point. */
+  relieveAtBytes: number;
   /** The main thread was told that there is something to reclaim, and has not answered yet. */
   isReclaiming: boolean;
   readonly send: (message: FromServer) => void;
@@ -50,6 +52,9 @@ interface Server {
 
 /** Asks the loop to handle a request that it has handed out. */
 type Again = (request: Uint8Array) => void;
+
+/** Changes that come on top of a full measure are looked through so many times. */
+const RELIEF_STEPS = 16;
 
 run(workerData as ServerStart);
 
@@ -95,7 +100,17 @@ function open(start: ServerStart, send: (message: FromServer) => void): Server {
     },
   });
   const inbox = openInbox(port, wake);
-  const server: Server = { volume, fileSystem, turns, gate: gated, inbox, dirtyBytesMax, isReclaiming: false, send };
+  const server: Server = {
+    volume,
+    fileSystem,
+    turns,
+    gate: gated,
+    inbox,
+    dirtyBytesMax,
+    relieveAtBytes: dirtyBytesMax,
+    isReclaiming: false,
+    send,
+  };
   return server;
 }
 
@@ -210,10 +225,16 @@ function wantDurable(server: Server, durableAt: CpCount): void {
  */
 function balance(server: Server): void {
   const { volume, turns, dirtyBytesMax } = server;
-  if (volume.dirtyBytes < dirtyBytesMax || turns.state.phase === "failed") return;
+  if (volume.dirtyBytes < dirtyBytesMax) {
+    server.relieveAtBytes = dirtyBytesMax;
+    return;
+  }
+  if (turns.state.phase === "failed") return;
   turns.want("dirty");
-  if (volume.dirtyBytes < dirtyBytesMax) return;
+  if (volume.dirtyBytes < server.relieveAtBytes) return;
   volume.relieve();
+  // It looks at every changed inode: not again before there is something to gain.
+  server.relieveAtBytes = volume.dirtyBytes + dirtyBytesMax / RELIEF_STEPS;
   while (volume.dirtyBytes >= 2 * dirtyBytesMax && turns.state.phase === "flushing") waitForMain(server);
 }
 

@@ -57,15 +57,18 @@ export interface BlockStoreOptions {
   readonly space?: Space | undefined;
 }
 
-/** Free buffers kept for reuse: fresh memory is slow on virtual machines. */
+/** Free buffers kept for reuse: fresh memory is slow on virtual machines. Of the cache, at most one part in POOL_SHARE. */
 const POOL_BLOCKS_MAX = 4096;
+const POOL_SHARE = 8;
 const CACHE_BLOCKS_MIN = 256;
 
 export function openBlockStore({ device, firstVbn, endVbn, cacheBytesMax, space }: BlockStoreOptions): BlockStore {
   const pool: CachedBlock[] = [];
   const retired: CachedBlock[] = [];
+  const blocksMax = Math.floor(cacheBytesMax / BLOCK_BYTES);
+  const poolBlocksMax = Math.min(POOL_BLOCKS_MAX, Math.floor(blocksMax / POOL_SHARE));
   const cache = new LRUCache<number, CachedBlock>({
-    max: Math.max(CACHE_BLOCKS_MIN, Math.floor(cacheBytesMax / BLOCK_BYTES)),
+    max: Math.max(CACHE_BLOCKS_MIN, blocksMax - poolBlocksMax),
     dispose: (block, _vbn, reason) => {
       if (reason !== "delete") retired.push(block); // "delete" is adoption
     },
@@ -154,7 +157,7 @@ export function openBlockStore({ device, firstVbn, endVbn, cacheBytesMax, space 
     beginOperation(): void {
       if (retired.length === 0) return;
       for (const block of retired) {
-        if (pool.length < POOL_BLOCKS_MAX) pool.push(block);
+        if (pool.length < poolBlocksMax) pool.push(block);
       }
       retired.length = 0;
     },

@@ -27,6 +27,10 @@ import type { FrozenCp, Volume, VolumeOptions, VolumeStatus } from "./volume.ts"
 
 const CACHE_BYTES = 64 << 20;
 const CACHED_INODES_MIN = 256;
+/** Of the cache: blocks have the rest. */
+const INODES_SHARE = 1 / 4;
+/** What an inode takes in memory, decoded. */
+const INODE_OBJECT_BYTES = 1300;
 
 /** Throws UserError "corrupt" when there is no usable fsinfo, CorruptionError when the snapshot table does not verify. */
 export function openVolume(options: VolumeOptions): Volume {
@@ -61,7 +65,7 @@ export function openState(
     device,
     firstVbn: fsinfo.reservedBlocks,
     endVbn: fsinfo.blockCount,
-    cacheBytesMax,
+    cacheBytesMax: cacheBytesMax * (1 - INODES_SHARE),
     space: allocator,
   });
   const state: VolumeState = {
@@ -76,7 +80,7 @@ export function openState(
       writable,
       hashSeed: fsinfo.hashSeed,
       counters: { usedInodes: fsinfo.usedInodes, generationNext: fsinfo.generationNext },
-      cachedMax: Math.max(CACHED_INODES_MIN, Math.floor(cacheBytesMax / BLOCK_BYTES)), // making a large cache takes ms
+      cachedMax: Math.max(CACHED_INODES_MIN, Math.floor((cacheBytesMax * INODES_SHARE) / INODE_OBJECT_BYTES)),
     }),
     stateCount: 0,
     committed: fsinfo,
@@ -114,7 +118,7 @@ function volumeOf(state: VolumeState): Volume {
       return isVolumeDirty(state);
     },
     get dirtyBytes(): number {
-      return (state.allocator?.dirtyBlocks ?? 0) * 4096;
+      return (state.allocator?.dirtyBlocks ?? 0) * BLOCK_BYTES + state.active.dirty.size * INODE_OBJECT_BYTES;
     },
     get cpInFlight(): boolean {
       return state.cp.phase === "frozen";
@@ -186,7 +190,7 @@ function statusOf(state: VolumeState): VolumeStatus {
     usedInodes: state.active.usedInodes,
     cpCount: committed.cpCount,
     cpAt: committed.cpAt,
-    dirtyBytes: (allocator?.dirtyBlocks ?? 0) * 4096,
+    dirtyBytes: (allocator?.dirtyBlocks ?? 0) * BLOCK_BYTES,
     snapshotCount: state.table.records.length,
   };
 }

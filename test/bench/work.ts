@@ -41,15 +41,6 @@ function createWith(bytes: Buffer | undefined): Action {
 const actions: Readonly<Record<string, Action>> = {
   create: createWith(block),
   "create-empty": createWith(undefined),
-  stat: (count, prefix) => {
-    for (let i = 0; i < count; i++) statSync(name(prefix, i));
-  },
-  /** As ls -l: names, then what each is. */
-  list: (count) => {
-    const names = readdirSync(".");
-    if (names.length < count) throw new Error(`${names.length} names of ${count}`);
-    for (const each of names) statSync(each);
-  },
   readdir: (count) => {
     const found = readdirSync(".").length;
     if (found < count) throw new Error(`${found} names of ${count}`);

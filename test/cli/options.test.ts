@@ -52,13 +52,14 @@ test("sizes are shown in the unit that reads best", () => {
 });
 
 test("mount options are ours or the kernel's, and unknown ones are refused by name", () => {
-  const settings = parseMountOptions(["ro,cp-interval=1s", "dirty=16M,nosuid,noatime,defaults"]);
+  const settings = parseMountOptions(["ro,cp-interval=1s", "memory=64M,nosuid,noatime,defaults"]);
   assert.equal(settings.readOnly, true);
   assert.equal(settings.cpIntervalMs, 1000);
-  assert.equal(settings.dirtyBytesMax, 16 << 20);
+  assert.equal(settings.memoryBytesMax, 64 << 20);
   assert.deepEqual(settings.kernelOptions, ["nosuid"]);
   assert.equal(settings.accessTimes, "noatime");
   assert.equal(parseMountOptions(["snapdir=visible"]).snapshotDirectories, "visible");
+  assert.throws(() => parseMountOptions(["memory=1M"]), isUsage, "too little to work with");
   assert.equal(parseMountOptions(["ro,rw"]).readOnly, false, "the last one counts");
   for (const option of ["fd=3", "allow_root", "cp-interval", "ro=1", "sparkle", "snapdir=there", "remount"]) {
     assert.throws(

@@ -29,6 +29,7 @@ export const mountCommand = command({
         requiresArg: true,
         describe: "How requests come in; fuse-native where kernel cannot be used",
       })
+      .option("memory", { type: "string", requiresArg: true, describe: "Bound of caches and unwritten changes: 256M" })
       .option("foreground", { type: "boolean", default: false, describe: "Stay, and log to stderr" })
       .option("log", { type: "string", requiresArg: true, describe: "Append the daemon's log to this file" })
       .option("options", {
@@ -38,11 +39,11 @@ export const mountCommand = command({
         nargs: 1,
         default: [] as string[],
         describe:
-          "ro, snapshot=NAME, snapdir=hidden|root|visible|none, cp-interval=10s, dirty=64M, cache=128M, noatime, strictatime, " +
+          "ro, snapshot=NAME, snapdir=hidden|root|visible|none, cp-interval=10s, memory=256M, noatime, strictatime, " +
           "nosuid, nodev, noexec, allow_other and what else mount(8) knows",
       }),
-  async run({ volume, dir, readOnly, snapshot, transport, foreground, log, options, json }) {
-    const settings = parseMountOptions(options);
+  async run({ volume, dir, readOnly, snapshot, transport, memory, foreground, log, options, json }) {
+    const settings = parseMountOptions(memory === undefined ? options : [...options, `memory=${memory}`]);
     const output = makeOutput({ json });
     const chosen = transport ?? settings.transport ?? (await usableTransport(output));
     const config = configOf({ volume, dir, readOnly, snapshot, transport: chosen, log, foreground, settings });
