@@ -3,6 +3,7 @@ import { createConnection, type Socket } from "node:net";
 import { UserError } from "../core/errors.ts";
 import {
   type ArgumentsOf,
+  CONTROL_REPLY_BYTES_MAX,
   type ControlReply,
   decodeReply,
   lineReader,
@@ -106,7 +107,7 @@ async function connect(file: SocketFile): Promise<ControlClient | undefined> {
 function clientOf(file: SocketFile, socket: Socket): ControlClient {
   let receive: ((reply: ControlReply) => void) | undefined;
   let lose: ((error: UserError) => void) | undefined;
-  const reader = lineReader((line) => receive?.(decodeReply(line)));
+  const reader = lineReader((line) => receive?.(decodeReply(line)), { bytesMax: CONTROL_REPLY_BYTES_MAX });
   const lost = (why: string): void => {
     lose?.(new UserError("unreachable", `the daemon went away before it answered: ${why}`, "see: tidemark status"));
   };

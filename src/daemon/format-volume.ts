@@ -30,11 +30,13 @@ export interface Formatted {
 /** The known filesystems and partition tables have their marks in so many bytes from the start. */
 const PROBE_BYTES = 128 * 1024;
 const LABEL_BYTES_MAX = 64;
+const VOLUME_BYTES_MAX = 16 * 2 ** 40;
 
 /** Formats. UserError "failed" when something is there, "in-use" when it is mounted, "usage" for a bad size or label. */
 export async function formatVolume({ path, sizeBytes, label, force }: FormatOptions): Promise<Formatted> {
-  const blockCount = Math.floor(sizeBytes / BLOCK_BYTES);
-  if (blockCount < VOLUME_BLOCKS_MIN || blockCount > VOLUME_BLOCKS_MAX) {
+  // Of 16T a block is lost: 2^32 of them have no number in 32 bits.
+  const blockCount = Math.min(Math.floor(sizeBytes / BLOCK_BYTES), VOLUME_BLOCKS_MAX);
+  if (blockCount < VOLUME_BLOCKS_MIN || sizeBytes > VOLUME_BYTES_MAX) {
     throw new UserError("usage", "a volume has between 256K and 16T", "give another --size");
   }
   if (Buffer.byteLength(label) > LABEL_BYTES_MAX) {

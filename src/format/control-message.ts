@@ -9,6 +9,8 @@ import { type FailureClass, UserError } from "../core/errors.ts";
 
 /** A line longer than this is refused, and the connection with it. */
 export const CONTROL_LINE_BYTES_MAX = 1 << 20;
+/** The same for what a daemon answers: the list of all snapshots that a volume can have is one line. */
+export const CONTROL_REPLY_BYTES_MAX = 64 << 20;
 /** Longest text that an argument may have. */
 const TEXT_BYTES_MAX = 4096;
 
@@ -140,7 +142,10 @@ export function decodeReply(line: string): ControlReply {
 }
 
 /** Cuts a byte stream into lines. `push` throws UserError when a line has no end within the bound. */
-export function lineReader(onLine: (line: string) => void): { push(chunk: Uint8Array): void } {
+export function lineReader(
+  onLine: (line: string) => void,
+  { bytesMax = CONTROL_LINE_BYTES_MAX }: { readonly bytesMax?: number } = {},
+): { push(chunk: Uint8Array): void } {
   let parts: Uint8Array[] = [];
   let bytes = 0;
   return {
@@ -150,7 +155,7 @@ export function lineReader(onLine: (line: string) => void): { push(chunk: Uint8A
         const end = chunk.indexOf(0x0a, from);
         const part = chunk.subarray(from, end < 0 ? chunk.length : end);
         bytes += part.length;
-        if (bytes > CONTROL_LINE_BYTES_MAX) throw refusal(`message is longer than ${CONTROL_LINE_BYTES_MAX} bytes`);
+        if (bytes > bytesMax) throw refusal(`message is longer than ${bytesMax} bytes`);
         parts.push(part);
         if (end < 0) return;
         const line = Buffer.concat(parts).toString("utf8");

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { UserError } from "../../src/core/errors.ts";
 import {
   CONTROL_LINE_BYTES_MAX,
+  CONTROL_REPLY_BYTES_MAX,
   type ControlReply,
   type ControlRequest,
   decodeReply,
@@ -99,6 +100,16 @@ test("lines come out whole however the bytes are cut", () => {
       );
     }),
   );
+});
+
+test("a daemon may answer with more than it takes: ten thousand snapshots are one line", () => {
+  const value = Array.from({ length: 10_000 }, (_, i) => ({ name: `snapshot-${i}`.padEnd(200, ".") }));
+  const line = encodeMessage({ type: "result", value });
+  const lines: string[] = [];
+  const reader = lineReader((got) => lines.push(got), { bytesMax: CONTROL_REPLY_BYTES_MAX });
+  reader.push(Buffer.from(line));
+  assert.deepEqual(decodeReply(lines[0] ?? ""), { type: "result", value });
+  assert.throws(() => lineReader(() => {}).push(Buffer.from(line)), usage(/longer than/), "a request of that length");
 });
 
 test("a line that never ends is refused before it fills the memory", () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { BLOCK_BYTES } from "../../src/core/block.ts";
+import { BLOCK_BYTES, REGION_BLOCKS } from "../../src/core/block.ts";
 import { manualClock } from "../../src/core/clock.ts";
 import { CorruptionError, FsError } from "../../src/core/errors.ts";
 import { below, prng, type Random } from "../../src/core/prng.ts";
@@ -8,7 +8,7 @@ import type { BlockDevice } from "../../src/device/block-device.ts";
 import { ACTIVE_MAP_INO } from "../../src/format/constants.ts";
 import type { FileRootRecord } from "../../src/format/inode.ts";
 import { eachPointer } from "../../src/tree/block-tree.ts";
-import { readFile, resizeFile, writeFile } from "../../src/tree/file-data.ts";
+import { punchHole, readFile, resizeFile, writeFile } from "../../src/tree/file-data.ts";
 import type { InodeFile } from "../../src/tree/inode-file.ts";
 import { createVolume } from "../../src/volume/create.ts";
 import { openVolume } from "../../src/volume/open.ts";
@@ -319,4 +319,42 @@ test("the inode file grows in a volume that has been reopened, and loses no inod
   assertConsistent(device);
   const after = openVolume({ device, clock, random: prng(1), writable: false });
   for (const ino of files) assert(after.active.get(ino) !== undefined, `inode ${ino} is gone`);
+});
+
+test("on a full volume, looking for free blocks makes no map blocks dirty that have none", () => {
+  const random = prng(5);
+  const regions = 12;
+  const whole = memoryDevice(regions * REGION_BLOCKS);
+  // Long runs are data that nobody reads here: they are not kept.
+  const device: BlockDevice = {
+    ...whole,
+    write: (vbn, count, from, offset) => {
+      if (count < 16) whole.write(vbn, count, from, offset);
+    },
+  };
+  createVolume({ device, clock, random });
+  const volume = open(device, random);
+  const ino = makeFile(volume);
+  const chunk = new Uint8Array(256 * BLOCK_BYTES);
+  let offset = 0;
+  for (; volume.status().availableBlocks > 600; offset += chunk.length) write(volume, ino, offset, chunk);
+  volume.takeCp("sync");
+  volume.takeCp("sync");
+  // What is freed lies in one region; what is written goes there, around all the full ones.
+  volume.active.store.beginOperation();
+  const inode = volume.active.get(ino);
+  assert(inode !== undefined);
+  punchHole(volume.active, inode, 0, 64 * BLOCK_BYTES);
+  volume.takeCp("sync");
+  const one = new Uint8Array(BLOCK_BYTES).fill(7);
+  let most = 0;
+  for (let round = 0; round < 500; round++) {
+    write(volume, ino, (round % 64) * BLOCK_BYTES, one);
+    const cp = volume.freezeCp("sync");
+    volume.device.flush();
+    volume.commitCp(cp);
+    most = Math.max(most, cp.blocksWritten);
+  }
+  assert(most < regions, `${most} blocks were written for one of data`);
+  volume.close();
 });

@@ -28,7 +28,7 @@ import { CorruptionError, FsError } from "../../core/errors.ts";
 import type { BlockStore } from "../../tree/block-store.ts";
 import { type BlockTree, dirtyBlockAt } from "../../tree/block-tree.ts";
 import type { Purpose, Space } from "../../tree/space.ts";
-import { bitCount, clearRunFrom, setBits } from "./map-words.ts";
+import { bitCount, clearRunFrom, NO_RUN, type Run, setBits } from "./map-words.ts";
 import { type Plane, planeOf, regionCountOf } from "./plane.ts";
 import { orPlanes, type SnapshotPlane } from "./summary-map.ts";
 
@@ -102,6 +102,9 @@ export function openAllocator(options: AllocatorOptions): Allocator {
     Math.max(Math.floor(blockCount / 128), Math.min(64, Math.floor(blockCount / 8))),
   );
 
+  /** 1: the region has been looked through, and had no free block. On a volume that is nearly full most are so. */
+  const exhausted = new Uint8Array(regionCount);
+
   let { activeBlocks, usedBlocks } = options;
   let freeBlocks = total - usedBlocks;
   let frozenBlocks = 0;
@@ -156,7 +159,7 @@ export function openAllocator(options: AllocatorOptions): Allocator {
 
   function busyWords(region: Region): Uint32Array {
     if (region.busy !== undefined) return region.busy;
-    const active = activeWords(region.index);
+    const active = activePlane().words(region.index);
     const held = heldWords(region, snapshots);
     const busy = active.slice();
     for (const more of [held, region.frozenOpen, region.frozenInFlight]) {
@@ -170,6 +173,18 @@ export function openAllocator(options: AllocatorOptions): Allocator {
     return busy;
   }
 
+  /** Only reads: the map block of a region that has nothing to give is not made dirty, and its bitmaps are not kept. */
+  function findRun(index: number, fromBit: number, countMax: number): Run {
+    const region = regionAt(index);
+    const run = clearRunFrom(busyWords(region), fromBit, countMax);
+    if (run.length > 0 || fromBit > 0) return run;
+    exhausted[index] = 1;
+    region.busy = undefined;
+    const { fresh, frozenOpen, frozenInFlight } = region;
+    if (fresh === undefined && frozenOpen === undefined && frozenInFlight === undefined) regions.delete(index);
+    return run;
+  }
+
   function reserve(blocks: number, purpose: Purpose): void {
     settle();
     const kept = purpose === "cp" ? 0 : purpose === "delete" ? cpReserve : cpReserve + deleteReserve;
@@ -179,11 +194,11 @@ export function openAllocator(options: AllocatorOptions): Allocator {
 
   function allocate(countMax: number): number {
     for (let tried = 0; tried <= regionCount; tried++) {
-      const region = regionAt(currentRegion);
-      const words = activeWords(currentRegion); // first: it may free its own old place
-      const busy = busyWords(region);
-      const run = clearRunFrom(busy, currentBit, countMax);
+      const run = exhausted[currentRegion] === 1 ? NO_RUN : findRun(currentRegion, currentBit, countMax);
       if (run.length > 0) {
+        const region = regionAt(currentRegion);
+        const words = activeWords(currentRegion);
+        const busy = busyWords(region);
         region.fresh ??= new Uint32Array(REGION_WORDS);
         setBits(busy, run.start, run.length);
         setBits(words, run.start, run.length);
@@ -237,6 +252,7 @@ export function openAllocator(options: AllocatorOptions): Allocator {
     if (region.fresh !== undefined && ((region.fresh[word] as number) & mask) !== 0) {
       region.fresh[word] = (region.fresh[word] as number) & ~mask;
       if (region.busy !== undefined) region.busy[word] = (region.busy[word] as number) & ~mask;
+      exhausted[index] = 0;
       usedBlocks -= 1;
       freeBlocks += 1;
       return;
@@ -336,6 +352,7 @@ export function openAllocator(options: AllocatorOptions): Allocator {
           region.busy[w] = (region.busy[w] as number) & ~(region.frozenInFlight[w] as number);
       }
       region.frozenInFlight = undefined;
+      exhausted[region.index] = 0;
     }
     freeBlocks += releasedAtCommit;
     releasedAtCommit = 0;
@@ -371,6 +388,7 @@ export function openAllocator(options: AllocatorOptions): Allocator {
       }
       region.busy = undefined;
       region.fresh = undefined;
+      exhausted[index] = 0;
     }
     activeBlocks = into.record.activeBlocks;
     dirtyBlocks = 0;

@@ -27,16 +27,16 @@ export interface Run {
   readonly length: number;
 }
 
-const NONE: Run = { start: 0, length: 0 };
+export const NO_RUN: Run = { start: 0, length: 0 };
 
 /** The first run of clear bits from `from` on, at most `countMax` long; length 0: there is none. */
 export function clearRunFrom(words: Uint32Array, from: number, countMax: number): Run {
   let word = from >>> 5;
-  if (word >= REGION_WORDS) return NONE;
+  if (word >= REGION_WORDS) return NO_RUN;
   let clear = ~(words[word] as number) & (-1 << (from & 31));
   while (clear === 0) {
     word += 1;
-    if (word >= REGION_WORDS) return NONE;
+    if (word >= REGION_WORDS) return NO_RUN;
     clear = ~(words[word] as number);
   }
   const start = word * 32 + 31 - Math.clz32(clear & -clear);
