@@ -1,9 +1,9 @@
 /** Making a volume: in a file or device that is nobody's, and holds nothing that is wanted. */
-import { closeSync, fstatSync, openSync, readSync, statSync } from "node:fs";
+import { readSync, statSync } from "node:fs";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { UserError } from "../core/errors.ts";
 import { sameBytes } from "../core/uuid.ts";
-import { createFileDevice, openFileDevice } from "../device/file-device.ts";
+import { createFileDevice, type FileDevice, openFileDevice, resizeFileDevice } from "../device/file-device.ts";
 import { lockVolume } from "../device/volume-lock.ts";
 import { VOLUME_BLOCKS_MAX, VOLUME_BLOCKS_MIN, VOLUME_MAGIC } from "../format/constants.ts";
 import { createVolume } from "../volume/create.ts";
@@ -43,11 +43,8 @@ export async function formatVolume({ path, sizeBytes, label, force }: FormatOpti
     throw new UserError("usage", `the label is longer than ${LABEL_BYTES_MAX} bytes`);
   }
   await refuseMounted(path, { evenReadOnly: true });
-  if (!force) refuseContents(path);
-  checkLock(path);
-  const device = createFileDevice(path, blockCount);
+  const device = openOrCreate(path, blockCount, force);
   try {
-    lockVolume(device);
     if (device.blockCount < blockCount) {
       const has = device.blockCount * BLOCK_BYTES;
       throw new UserError("usage", `${path} has ${has} bytes, less than the size asked for`, "give a smaller --size");
@@ -71,31 +68,27 @@ export async function refuseMounted(path: string, { evenReadOnly }: { readonly e
   throw new UserError("in-use", `${path} is mounted on ${mount.mountPoint}`, hint);
 }
 
-/** Before the file is cut to its new size: nobody may be writing it. */
-function checkLock(path: string): void {
-  const stat = statSync(path, { throwIfNoEntry: false });
-  if (stat === undefined) return;
-  const device = openFileDevice(path, { writable: true });
+/** Nobody else may be writing it, from before its contents are looked at to the end. */
+function openOrCreate(path: string, blockCount: number, force: boolean): FileDevice {
+  const isNew = statSync(path, { throwIfNoEntry: false }) === undefined;
+  const device = isNew ? createFileDevice(path, blockCount) : openFileDevice(path, { writable: true });
   try {
     lockVolume(device);
-  } finally {
+    if (isNew) return device;
+    if (!force) refuseContents(device);
+    return device.isFile ? resizeFileDevice(device, blockCount) : device;
+  } catch (error) {
     device.close();
+    throw error;
   }
 }
 
 /** Refuses a file that has anything but zeros where filesystems have their marks. */
-function refuseContents(path: string): void {
-  if (statSync(path, { throwIfNoEntry: false }) === undefined) return;
-  const descriptor = openSync(path, "r");
-  try {
-    if (fstatSync(descriptor).isDirectory()) throw new UserError("usage", `${path} is a directory`);
-    const start = new Uint8Array(PROBE_BYTES);
-    const length = readSync(descriptor, start, 0, PROBE_BYTES, 0);
-    if (start.subarray(0, length).every((byte) => byte === 0)) return;
-    const isVolume = sameBytes(start.subarray(0, VOLUME_MAGIC.length), VOLUME_MAGIC);
-    const what = isVolume ? "is a volume already" : "is not empty: it may hold another filesystem or file";
-    throw new UserError("failed", `${path} ${what}`, "to overwrite it: tidemark format --force");
-  } finally {
-    closeSync(descriptor);
-  }
+function refuseContents({ path, descriptor }: FileDevice): void {
+  const start = new Uint8Array(PROBE_BYTES);
+  const length = readSync(descriptor, start, 0, PROBE_BYTES, 0);
+  if (start.subarray(0, length).every((byte) => byte === 0)) return;
+  const isVolume = sameBytes(start.subarray(0, VOLUME_MAGIC.length), VOLUME_MAGIC);
+  const what = isVolume ? "is a volume already" : "is not empty: it may hold another filesystem or file";
+  throw new UserError("failed", `${path} ${what}`, "to overwrite it: tidemark format --force");
 }

@@ -12,6 +12,9 @@ import {
   ftruncateSync,
   openSync,
   readSync,
+  type Stats,
+  statSync,
+  unlinkSync,
   writeSync,
   writevSync,
 } from "node:fs";
@@ -24,6 +27,8 @@ const GATHER_MAX = 1024;
 
 export interface FileDevice extends BlockDevice {
   readonly path: string;
+  /** Its size can be changed. */
+  readonly isFile: boolean;
   /** Descriptor of the file, for who wants to flush it in another thread. */
   readonly descriptor: number;
 }
@@ -32,34 +37,67 @@ export interface FileDeviceOptions {
   readonly writable: boolean;
 }
 
-/** Opens an existing file. Throws UserError "no-volume" when there is none or it cannot be opened. */
+/** Opens an existing file or block device. Throws UserError "no-volume" when there is none or it cannot be opened. */
 export function openFileDevice(path: string, { writable }: FileDeviceOptions): FileDevice {
-  let descriptor: number;
+  let descriptor: number | undefined;
   try {
-    descriptor = openSync(path, writable ? constants.O_RDWR : constants.O_RDONLY);
+    refuseOtherKinds(statSync(path)); // opening some of them waits, or does something
+    const access = writable ? constants.O_RDWR : constants.O_RDONLY;
+    descriptor = openSync(path, access | constants.O_NONBLOCK | constants.O_NOCTTY);
+    refuseOtherKinds(fstatSync(descriptor)); // it may have been replaced
+    return fileDevice(path, descriptor);
   } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    const why = code === "ENOENT" ? "there is no such file" : (cause as Error).message;
-    throw new UserError(
-      "no-volume",
-      `cannot open volume ${path}: ${why}`,
-      `to make one: tidemark format ${path} --size 10G`,
-      { cause },
-    );
+    if (descriptor !== undefined) closeSync(descriptor);
+    throw cannotOpen(path, cause as Error);
   }
-  return fileDevice(path, descriptor);
 }
 
-/** Makes a file of so many blocks, sparse, or uses an existing block device. Overwrites nothing by itself. */
+/** Makes a file of so many blocks, sparse. Throws UserError "failed" when there is something of that name. */
 export function createFileDevice(path: string, blockCount: number): FileDevice {
-  let descriptor: number;
+  let descriptor: number | undefined;
   try {
-    descriptor = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
-    if (fstatSync(descriptor).isFile()) ftruncateSync(descriptor, blockCount * BLOCK_BYTES);
+    descriptor = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    ftruncateSync(descriptor, blockCount * BLOCK_BYTES);
+    return fileDevice(path, descriptor);
   } catch (cause) {
-    throw new UserError("failed", `cannot create ${path}: ${(cause as Error).message}`, "", { cause });
+    if (descriptor !== undefined) {
+      closeSync(descriptor);
+      unlinkSync(path);
+    }
+    const isThere = (cause as NodeJS.ErrnoException).code === "EEXIST";
+    const why = isThere ? "it was made meanwhile, or is a link to nothing" : (cause as Error).message;
+    throw new UserError("failed", `cannot create ${path}: ${why}`, "", { cause });
   }
-  return fileDevice(path, descriptor);
+}
+
+/** The same open file with another size, in place of the device given, which must not be used any more. */
+export function resizeFileDevice({ path, descriptor }: FileDevice, blockCount: number): FileDevice {
+  try {
+    ftruncateSync(descriptor, blockCount * BLOCK_BYTES);
+    return fileDevice(path, descriptor);
+  } catch (cause) {
+    throw new UserError("failed", `cannot change the size of ${path}: ${(cause as Error).message}`, "", { cause });
+  }
+}
+
+function refuseOtherKinds(stat: Stats): void {
+  if (stat.isFile() || stat.isBlockDevice()) return;
+  const kind = kinds.find(({ is }) => is(stat))?.name ?? "thing of an unknown kind";
+  throw new UserError("no-volume", `it is a ${kind}, not a file or a block device`);
+}
+
+const kinds = [
+  { name: "directory", is: (stat: Stats) => stat.isDirectory() },
+  { name: "FIFO", is: (stat: Stats) => stat.isFIFO() },
+  { name: "socket", is: (stat: Stats) => stat.isSocket() },
+  { name: "character device", is: (stat: Stats) => stat.isCharacterDevice() },
+];
+
+function cannotOpen(path: string, cause: Error): UserError {
+  const { code } = cause as NodeJS.ErrnoException;
+  const why = code === "ENOENT" ? "there is no such file" : cause.message;
+  const hint = code === "ENOENT" ? `to make one: tidemark format ${path} --size 10G` : "";
+  return new UserError("no-volume", `cannot open volume ${path}: ${why}`, hint, { cause });
 }
 
 function fileDevice(path: string, descriptor: number): FileDevice {
@@ -113,6 +151,7 @@ function fileDevice(path: string, descriptor: number): FileDevice {
 
   return {
     path,
+    isFile: stat.isFile(),
     descriptor,
     blockCount,
     read: readAll,

@@ -5,7 +5,15 @@ import { CorruptionError, FsError } from "../core/errors.ts";
 import { FILE_BYTES_MAX } from "../format/constants.ts";
 import { COOKIE_DOT, COOKIE_DOT_DOT, cookieOf, eachEntry, keyAfterCookie } from "../tree/directory.ts";
 import { DirectoryFile } from "../tree/directory-file.ts";
-import { punchHole, readFile, resizeFile, seekData, writeFile } from "../tree/file-data.ts";
+import {
+  punchBlocksMax,
+  punchHole,
+  readFile,
+  resizeBlocksMax,
+  resizeFile,
+  seekData,
+  writeFile,
+} from "../tree/file-data.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import { killPrivileges, truncateAtOpen } from "./attributes.ts";
 import { inodesBound } from "./bounds.ts";
@@ -116,6 +124,7 @@ export function dataOperations(context: Context): DataOperations {
       const inodes = writableInodes(context, state);
       const inode = states.inode(state, ino);
       checkAllocation(mode, offset, length);
+      reserveAllocation(inodes, inode, mode, length);
       killWhatWritingKills(inodes, inode, how.killPriv);
       allocate(inodes, inode, mode, offset, length);
       stampChange(inode, clock.now());
@@ -227,18 +236,25 @@ function checkAllocation(mode: number, offset: number, length: number): void {
   }
 }
 
+/**
+ * Blocks get their places when they are written, so all that can be promised is that there is room now. It is looked for
+ * once, for all that the operation does: it changes nothing when there is none.
+ */
+function reserveAllocation(inodes: InodeFile, inode: Inode, mode: number, length: number): void {
+  const what = mode & ~FALLOC_FL_KEEP_SIZE;
+  if (what === FALLOC_FL_PUNCH_HOLE) return; // frees, and asks as who deletes
+  const zeroing = what === FALLOC_FL_ZERO_RANGE ? punchBlocksMax(inode.tree) : 0;
+  const blocks = Math.ceil(length / BLOCK_BYTES) + zeroing + resizeBlocksMax(inode.tree) + inodesBound(inodes, 3);
+  inodes.reserve(blocks, "write");
+}
+
 function allocate(inodes: InodeFile, inode: Inode, mode: number, offset: number, length: number): void {
   const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
   const what = mode & ~FALLOC_FL_KEEP_SIZE;
   const end = offset + length;
-  if (what === FALLOC_FL_PUNCH_HOLE) {
-    punchHole(inodes, inode, offset, length);
-    return;
-  }
-  // Blocks get their places when they are written, so all that can be promised is that there is room now.
-  inodes.reserve(Math.ceil(length / BLOCK_BYTES) + inodesBound(inodes, 1), "write");
+  if (what !== 0) punchHole(inodes, inode, offset, length);
+  if (what === FALLOC_FL_PUNCH_HOLE) return;
   inodes.markDirty(inode);
-  if (what === FALLOC_FL_ZERO_RANGE) punchHole(inodes, inode, offset, length);
   if (!keepSize && end > inode.tree.sizeBytes) resizeFile(inodes, inode, end);
 }
 

@@ -56,21 +56,23 @@ export interface MirrorServeOptions {
 /** Runs until it is stopped. Throws UserError: "in-use", "failed", "mismatch" (the volume is no mirror), "corrupt". */
 export async function serveMirror(options: MirrorServeOptions): Promise<void> {
   const path = resolve(options.volume);
-  closeSync(openForLock(path));
+  const isOurs = makeFile(path);
   const target = openVolumeFile(path);
   try {
     await serve(path, target, options);
   } finally {
     target.close();
-    if (statSync(path, { throwIfNoEntry: false })?.size === 0) rmSync(path); // nothing has come
+    if (isOurs && statSync(path, { throwIfNoEntry: false })?.size === 0) rmSync(path); // nothing has come
   }
 }
 
-/** The file has to be there to be locked. */
-function openForLock(path: string): number {
+/** The file has to be there to be locked. False when something is. */
+function makeFile(path: string): boolean {
   try {
-    return openSync(path, "a", 0o600);
+    closeSync(openSync(path, "wx", 0o600));
+    return true;
   } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "EEXIST") return false;
     throw new UserError("failed", `cannot write ${path}: ${(cause as Error).message}`, "", { cause });
   }
 }

@@ -306,7 +306,7 @@ export function resizeFile(inodes: InodeFile, inode: Inode, sizeBytes: number): 
   const { tree } = inode;
   const { store } = inodes;
   const shorter = sizeBytes < tree.sizeBytes;
-  inodes.reserve(2 * tree.height + 4, shorter ? "delete" : "write");
+  inodes.reserve(resizeBlocksMax(tree), shorter ? "delete" : "write");
   inodes.markDirty(inode);
   if (inode.inline) {
     if (sizeBytes <= INLINE_BYTES_MAX) tree.pointers.fill(0, Math.min(sizeBytes, INLINE_BYTES_MAX));
@@ -320,12 +320,21 @@ export function resizeFile(inodes: InodeFile, inode: Inode, sizeBytes: number): 
   if (sizeBytes === 0) inode.inline = false;
 }
 
+/** Blocks that resizeFile and punchHole may dirty at most. */
+export function resizeBlocksMax({ height }: BlockTree): number {
+  return 2 * height + 4;
+}
+
+export function punchBlocksMax({ height }: BlockTree): number {
+  return 4 * height + 6;
+}
+
 /** Frees the whole blocks of a range and zeroes the rest of it; the length stays. Throws as resizeFile. */
 export function punchHole(inodes: InodeFile, inode: Inode, offset: number, length: number): void {
   const { tree } = inode;
   const { store } = inodes;
   const end = Math.min(offset + length, tree.sizeBytes);
-  inodes.reserve(4 * tree.height + 6, "delete");
+  inodes.reserve(punchBlocksMax(tree), "delete");
   inodes.markDirty(inode);
   if (offset >= end) return; // no blocks are kept beyond the end
   if (inode.inline) tree.pointers.fill(0, offset, end);

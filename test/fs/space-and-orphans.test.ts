@@ -171,6 +171,40 @@ test("a full volume refuses what needs space, changes nothing then, and can be e
   }
 });
 
+test("zeroing a range of a file on a full volume does all of it or nothing", () => {
+  const outcomes = new Set<string>();
+  for (const changed of [-20, -9, -6, -3, 0, 1, 2, 3, 4, 5, 6, 8, 10]) {
+    const bench = makeBench(512, memoryDevice(512));
+    const { fs, volume } = bench;
+    const content = new Uint8Array(100_000).fill(7);
+    const node = putFile(fs, "/f", content);
+    const others = Array.from({ length: 400 }, (_, i) => putFile(fs, `/${i}`));
+    putFile(fs, "/fill");
+    volume.takeCp("sync");
+    for (let at = 0; errnoOf(() => writeAt(fs, "/fill", at, new Uint8Array(4096).fill(2))) === ""; ) at += 4096;
+    // So many blocks are given back, or so many blocks of inodes take what is left, one each.
+    if (changed < 0)
+      fs.setAttributes(
+        nodeAt(fs, "/fill"),
+        { sizeBytes: entryAt(fs, "/fill").attributes.sizeBytes + changed * 4096 },
+        ROOT,
+      );
+    for (const other of others.filter((_, i) => i % 16 === 0).slice(0, Math.max(0, changed))) {
+      if (errnoOf(() => fs.setAttributes(other, { mode: 0o600 }, ROOT)) !== "") break;
+    }
+    const { handle } = fs.open(node, 2);
+    const found = errnoOf(() => fs.allocate(handle, 0x10, 97_000, 5000));
+    outcomes.add(found);
+    const after = new Uint8Array(300_000);
+    const length = fs.read(handle, 0, after.length, after, 0);
+    const expected = found === "" ? new Uint8Array(102_000) : content;
+    if (found === "") expected.set(content.subarray(0, 97_000));
+    assert.deepEqual(Buffer.compare(after.subarray(0, length), expected), 0, `${changed} changed: ${found}`);
+    assertClean(bench);
+  }
+  assert.deepEqual([...outcomes].toSorted(), ["", "ENOSPC"]);
+});
+
 test("a directory of 100,000 files: each is found, listed once and removed", () => {
   const bench = makeBench(65536);
   const { fs, volume } = bench;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { type TestContext, test } from "node:test";
@@ -50,6 +50,7 @@ function setUp(t: TestContext): Files {
 
 /** Writes the source, as it is now, to a volume file. */
 function save(volume: string, { device: from }: Source): void {
+  rmSync(volume, { force: true });
   const device = createFileDevice(volume, 2048);
   const bytes = new Uint8Array(2048 * BLOCK_BYTES);
   from.read(0, 2048, bytes, 0);

@@ -31,7 +31,9 @@ export async function openFileSink(path: string, { force = false }: FileSinkOpti
   }
   if (found?.isDirectory() === true) throw new UserError("usage", `${path} is a directory`, "give the name of a file");
   const part = direct ? path : `${path}.part`;
-  const flags = constants.O_WRONLY | (direct ? 0 : constants.O_CREAT | constants.O_TRUNC);
+  // What an earlier run has left goes, and no link or FIFO of that name is followed.
+  if (!direct) await attempt(part, rm(part, { force: true }));
+  const flags = constants.O_WRONLY | (direct ? 0 : constants.O_CREAT | constants.O_EXCL);
   const handle = await attempt(part, open(part, flags, 0o600));
   let isOpen = true;
 
@@ -47,17 +49,27 @@ export async function openFileSink(path: string, { force = false }: FileSinkOpti
       }
     },
     async finish(): Promise<void> {
-      if (!direct) await attempt(part, handle.sync());
+      if (!direct) {
+        await attempt(part, handle.sync());
+        if (!(await isNamed(handle, part)))
+          throw new UserError("in-use", `${part} was replaced by another run`, "try again");
+      }
       await attempt(part, close());
       if (direct) return;
       await attempt(path, rename(part, path));
       await syncDirectory(dirname(path));
     },
     async abandon(): Promise<void> {
+      if (isOpen && !direct && (await isNamed(handle, part))) await rm(part, { force: true });
       await close();
-      if (!direct) await rm(part, { force: true });
     },
   };
+}
+
+/** Another run to the same name takes the part away from this one. */
+async function isNamed(handle: FileHandle, path: string): Promise<boolean> {
+  const [ours, found] = [await handle.stat(), await stat(path).catch(() => undefined)];
+  return found !== undefined && found.dev === ours.dev && found.ino === ours.ino;
 }
 
 async function syncDirectory(path: string): Promise<void> {
@@ -93,8 +105,13 @@ export interface PartReader {
 }
 
 export async function openPartReader(path: string): Promise<PartReader> {
-  const handle = await openToRead(path);
-  const { size } = await handle.stat();
+  const handle = await openToRead(path, constants.O_NONBLOCK); // a FIFO is refused, not waited for
+  const found = await handle.stat();
+  if (!found.isFile()) {
+    await handle.close();
+    throw new UserError("usage", `${path} is not a file`, "parts of it cannot be read: give an image file");
+  }
+  const { size } = found;
   return {
     sizeBytes: size,
     async read(position, length): Promise<Uint8Array> {
@@ -111,8 +128,8 @@ export async function openPartReader(path: string): Promise<PartReader> {
   };
 }
 
-async function openToRead(path: string): Promise<FileHandle> {
-  const handle = await attempt(path, open(path, constants.O_RDONLY));
+async function openToRead(path: string, more = 0): Promise<FileHandle> {
+  const handle = await attempt(path, open(path, constants.O_RDONLY | more));
   if ((await handle.stat()).isDirectory()) {
     await handle.close();
     throw new UserError("usage", `${path} is a directory`, "give the name of an image file");

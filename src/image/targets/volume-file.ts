@@ -1,8 +1,8 @@
 /** The place that a stream is received into: a block file or a host's block device, which may hold a volume. */
-import { existsSync, readSync, rmSync, statSync, truncateSync } from "node:fs";
+import { existsSync, readSync, rmSync } from "node:fs";
 import { BLOCK_BYTES } from "../../core/block.ts";
 import { UserError } from "../../core/errors.ts";
-import { createFileDevice, type FileDevice, openFileDevice } from "../../device/file-device.ts";
+import { createFileDevice, type FileDevice, openFileDevice, resizeFileDevice } from "../../device/file-device.ts";
 import { lockVolume } from "../../device/volume-lock.ts";
 import { looksLikeVolume } from "../../volume/fsinfo-copies.ts";
 import type { ReceiveTarget } from "../receive.ts";
@@ -25,7 +25,6 @@ export interface VolumeFileOptions {
 export function openVolumeFile(path: string, { force = false }: VolumeFileOptions = {}): VolumeFile {
   let device: FileDevice | undefined; // the one in use
   let isVolume = false;
-  const retired: FileDevice[] = [];
   let made: "nothing" | "file" | "contents" = "nothing";
 
   if (existsSync(path)) {
@@ -55,18 +54,18 @@ export function openVolumeFile(path: string, { force = false }: VolumeFileOption
       const before = device;
       if (!isVolume) made = before === undefined ? "file" : "contents";
       if (before !== undefined && before.blockCount >= blockCount) return before;
-      if (before !== undefined && !statSync(path).isFile()) {
+      if (before?.isFile === false) {
         throw new UserError(
           "failed",
           `${path} has ${before.blockCount} blocks, the image needs ${blockCount}`,
           "give a larger device",
         );
       }
-      const grown = createFileDevice(path, blockCount);
-      if (before === undefined) lockVolume(grown);
-      else retired.push(before); // it has the lock
-      device = grown;
-      return grown;
+      if (before === undefined) {
+        device = createFileDevice(path, blockCount);
+        lockVolume(device);
+      } else device = resizeFileDevice(before, blockCount);
+      return device;
     },
     accept(): void {
       isVolume = true;
@@ -74,12 +73,11 @@ export function openVolumeFile(path: string, { force = false }: VolumeFileOption
     },
     abandon(): void {
       if (made === "file") rmSync(path, { force: true });
-      if (made === "contents" && statSync(path).isFile()) truncateSync(path);
+      if (made === "contents" && device?.isFile === true) device = resizeFileDevice(device, 0);
       made = "nothing";
     },
     close(): void {
       device?.close();
-      for (const old of retired.splice(0)) old.close();
     },
   };
 }
