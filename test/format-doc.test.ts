@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { blockPointer } from "../src/format/block-pointer.ts";
+import { birthRecord, changeRecord, extentRecord, logFrameHeader } from "../src/format/change-record.ts";
 import { childRecord, entryHead, leafSlot, nodeHeader } from "../src/format/directory-node.ts";
 import { fsinfoRecord } from "../src/format/fsinfo.ts";
 import {
@@ -45,6 +46,10 @@ const documents: ReadonlyMap<string, ReadonlyMap<string, Layout>> = new Map([
       ["Child", childRecord],
       ["Attribute head", xattrHead],
       ["Snapshot record", snapshotRecord],
+      ["Log frame", logFrameHeader],
+      ["Change", changeRecord],
+      ["Birth", birthRecord],
+      ["Extent", extentRecord],
     ]),
   ],
   [

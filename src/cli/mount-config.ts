@@ -37,6 +37,7 @@ export function configOf({
     mountPoint: real(dir),
     mode: modeOf(readOnly || settings.readOnly, snapshot ?? settings.snapshot),
     transport,
+    durability: settings.durability,
     cpIntervalMs: settings.cpIntervalMs,
     ...memoryShares(settings.memoryBytesMax),
     accessTimes: settings.accessTimes,

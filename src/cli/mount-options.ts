@@ -1,6 +1,6 @@
 /** The `-o` options of mount: ours, and those that the kernel takes. */
 import { UserError } from "../core/errors.ts";
-import { CP_INTERVAL_MS, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN } from "../daemon/config.ts";
+import { CP_INTERVAL_MS, type Durability, durabilities, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN } from "../daemon/config.ts";
 import type { AccessTimes, SnapshotDirectories } from "../fs/context.ts";
 import { type Transport, transports } from "../fuse/transports.ts";
 import { formatBytes, parseInterval, parseSize } from "./options.ts";
@@ -8,6 +8,7 @@ import { formatBytes, parseInterval, parseSize } from "./options.ts";
 export interface MountSettings {
   readonly readOnly: boolean;
   readonly snapshot: string | undefined;
+  readonly durability: Durability;
   readonly cpIntervalMs: number;
   readonly memoryBytesMax: number;
   readonly accessTimes: AccessTimes;
@@ -48,6 +49,7 @@ export function parseMountOptions(
   const settings = {
     readOnly: false,
     snapshot: undefined as string | undefined,
+    durability: "fsync" as Durability,
     cpIntervalMs: CP_INTERVAL_MS,
     memoryBytesMax: MEMORY_BYTES_MAX,
     accessTimes: "relatime" as AccessTimes,
@@ -74,6 +76,7 @@ export function parseMountOptions(
     if (name === "snapshot") settings.snapshot = value;
     else if (name === "snapdir") settings.snapshotDirectories = parseSnapshotDirectories(value);
     else if (name === "transport") settings.transport = parseTransport(value);
+    else if (name === "durability") settings.durability = parseDurability(value);
     else if (name === "cp-interval") settings.cpIntervalMs = parseInterval(value);
     else if (name === "memory") settings.memoryBytesMax = parseMemory(value);
     else refuse(option);
@@ -98,6 +101,12 @@ function parseSnapshotDirectories(text: string): SnapshotDirectories {
   const found = snapshotDirectories.find((one) => one === text);
   if (found !== undefined) return found;
   throw new UserError("usage", `there is no snapdir=${text}`, `one of ${snapshotDirectories.join(", ")}`);
+}
+
+function parseDurability(text: string): Durability {
+  const found = durabilities.find((one) => one === text);
+  if (found !== undefined) return found;
+  throw new UserError("usage", `there is no durability=${text}`, `one of ${durabilities.join(", ")}`);
 }
 
 function parseTransport(text: string): Transport {

@@ -13,6 +13,8 @@ export type Vbn = Brand<number, "Vbn">;
 export type Ino = Brand<number, "Ino">;
 /** Number of a consistency point. Grows by one with each; at most 2^53 - 1. */
 export type CpCount = Brand<number, "CpCount">;
+/** Number of a change of the active filesystem. Grows by one with each; at most 2^53 - 1. */
+export type ChangeSeq = Brand<number, "ChangeSeq">;
 /** Number of a snapshot within its volume, never used twice. A u32 that starts at 1. */
 export type SnapshotId = Brand<number, "SnapshotId">;
 
@@ -31,6 +33,11 @@ export function ino(n: number): Ino {
 export function cpCount(n: number): CpCount {
   assert(Number.isSafeInteger(n) && n >= 0, `cp count out of range: ${n}`);
   return n as CpCount;
+}
+
+export function changeSeq(n: number): ChangeSeq {
+  assert(Number.isSafeInteger(n) && n >= 0, `change number out of range: ${n}`);
+  return n as ChangeSeq;
 }
 
 export function snapshotId(n: number): SnapshotId {

@@ -11,6 +11,7 @@ export interface MountConfig {
   readonly mountPoint: string;
   readonly mode: MountMode;
   readonly transport: Transport;
+  readonly durability: Durability;
   readonly cpIntervalMs: number;
   /** Dirty bytes that make a consistency point due. */
   readonly dirtyBytesMax: number;
@@ -34,6 +35,13 @@ export type MountMode =
   | { readonly kind: "write" }
   | { readonly kind: "follow" }
   | { readonly kind: "snapshot"; readonly name: string };
+
+/**
+ * fsync: what has been changed is durable when fsync(2) and its like return, else soon. op: each change is durable before
+ * the call that makes it returns, as if all files were opened with O_SYNC and all directories mounted with dirsync.
+ */
+export type Durability = "fsync" | "op";
+export const durabilities: readonly Durability[] = ["fsync", "op"];
 
 /** A consistency point about every 10 seconds (requirement 20). */
 export const CP_INTERVAL_MS = 10_000;

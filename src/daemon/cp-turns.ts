@@ -41,11 +41,13 @@ export interface CpTurns {
 export interface TurnOptions {
   /** Hands a frozen consistency point to whoever makes it durable. */
   readonly send: (cp: FrozenCp) => void;
+  /** Called before a consistency point is frozen. */
+  readonly beforeFreeze?: () => void;
   /** Told once, when the volume fails. */
   readonly onFailure: (message: string) => void;
 }
 
-export function cpTurns(volume: Volume, { send, onFailure }: TurnOptions): CpTurns {
+export function cpTurns(volume: Volume, { send, beforeFreeze, onFailure }: TurnOptions): CpTurns {
   let state: TurnState = { phase: "idle" };
   let wanted: CpCause | undefined;
   const changes: Change[] = [];
@@ -62,6 +64,8 @@ export function cpTurns(volume: Volume, { send, onFailure }: TurnOptions): CpTur
   }
 
   function freeze(cause: CpCause): void {
+    beforeFreeze?.();
+    if (state.phase === "failed") return;
     try {
       const cp = volume.freezeCp(cause);
       wanted = undefined;

@@ -1,6 +1,7 @@
 /** What a daemon says of itself: the same object on the control socket, in `--json` and on the status page. */
 import type { Damage, DamageCounts } from "../fs/damage.ts";
 import type { Transport } from "../fuse/transports.ts";
+import type { CpCause } from "../volume/volume.ts";
 import type { VolumeSummary } from "./volume-verbs.ts";
 
 export interface DaemonStatus {
@@ -19,7 +20,9 @@ export interface DaemonStatus {
   /** Consistency points that this daemon committed, and how long the last took to become durable. */
   readonly cpsCommitted: number;
   readonly cpLastMs: number | undefined;
-  readonly cpLastCause: string | undefined;
+  readonly cpLastCause: CpCause | undefined;
+  /** How many there were of each cause. */
+  readonly cpCauses: Partial<Record<CpCause, number>>;
   /** Replies that wait for a consistency point. */
   readonly heldReplies: number;
   readonly damage: DamageSummary;

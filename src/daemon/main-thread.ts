@@ -26,18 +26,17 @@ import { fstatSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { isAbsolute } from "node:path";
 import { errnoOf } from "../core/errors.ts";
-import { assertNever, type CpCount } from "../core/numbers.ts";
+import { assertNever } from "../core/numbers.ts";
 import { type FileDevice, openFileDevice } from "../device/file-device.ts";
 import { lockVolume } from "../device/volume-lock.ts";
 import type { ControlRequest } from "../format/control-message.ts";
 import type { Damage, DamageCounts } from "../fs/damage.ts";
 import { type DurableAt, type Name, type NodeId, ROOT_NODE } from "../fs/file-system.ts";
-import { replyHeader } from "../fuse/kernel/abi.ts";
-import { sendReply } from "../fuse/kernel/loop.ts";
+import { errorReply, sendReply } from "../fuse/kernel/loop.ts";
 import { invalidateEntry, invalidateInode } from "../fuse/kernel/notify.ts";
 import { MOUNT_TYPE, mountDevice, mountTable, unmount } from "../fuse/mount.ts";
 import type { PathReply } from "../fuse/native/path-request.ts";
-import type { FrozenCp } from "../volume/volume.ts";
+import type { CpCause, FrozenCp } from "../volume/volume.ts";
 import { openCommitter } from "./commit.ts";
 import type { MountConfig } from "./config.ts";
 import { identityOf, socketPath } from "./control-paths.ts";
@@ -53,6 +52,7 @@ import { endMount } from "./end-mount.ts";
 import { type FollowWatch, watchForCps } from "./follow-watch.ts";
 import { type FrontDoor, openFrontDoor, pathRequests } from "./front-door.ts";
 import { type DaemonLog, daemonLog } from "./log.ts";
+import { startLog } from "./log-link.ts";
 import { syncMount } from "./mount-sync.ts";
 import { type ServerEvent, type ServerLink, startServer } from "./server-link.ts";
 import { isVolumeRequest, syncsFirst, type VolumeSummary } from "./volume-verbs.ts";
@@ -78,7 +78,8 @@ interface State {
   lastError: string | undefined;
   cpsCommitted: number;
   cpLastMs: number | undefined;
-  cpLastCause: string | undefined;
+  cpLastCause: CpCause | undefined;
+  readonly cpCauses: Partial<Record<CpCause, number>>;
   damage: DamageSummary;
 }
 
@@ -96,6 +97,7 @@ export async function startDaemon(config: MountConfig): Promise<Daemon> {
     cpsCommitted: 0,
     cpLastMs: undefined,
     cpLastCause: undefined,
+    cpCauses: {},
     damage: { checksum: 0, unreadable: 0, structure: 0, places: [] },
   };
   const writes = config.mode.kind === "write";
@@ -114,9 +116,16 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   const { dev, ino } = fstatSync(device.descriptor);
   const { volume: blockFile, mode, dirtyBytesMax, cacheBytesMax, mountPoint } = config;
   const committer = mode.kind === "write" ? await openCommitter(blockFile) : undefined;
+  const changeLog =
+    mode.kind !== "write"
+      ? undefined
+      : startLog(blockFile, {
+          onDurable: (seq) => waiting.durable(seq),
+          onFailure: (message) => failed(message),
+        });
   let door: FrontDoor | undefined;
   let mountedAs = "";
-  let waiting: WaitingRoom = waitingRoom(0);
+  const waiting: WaitingRoom = waitingRoom();
   const stale: Promise<void>[] = []; // notifications to the kernel that an answer must wait for
 
   const link = startServer(
@@ -128,6 +137,8 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       snapshotDirectories: config.snapshotDirectories,
       dirtyBytesMax,
       cacheBytesMax,
+      durability: config.durability,
+      log: changeLog?.line,
     },
     (event) => void receive(event),
   );
@@ -173,19 +184,18 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     try {
       await committer?.commit(cp);
     } catch (error) {
-      const message = `cannot write ${blockFile}: ${error instanceof Error ? error.message : String(error)}`;
-      fail(message);
-      link.post({ kind: "failed", message });
+      failed(`cannot write ${blockFile}: ${error instanceof Error ? error.message : String(error)}`);
       return;
     }
     state.cpsCommitted += 1;
     state.cpLastMs = performance.now() - startMs;
     state.cpLastCause = cp.cause;
-    waiting.committed(cp.cpCount);
+    state.cpCauses[cp.cause] = (state.cpCauses[cp.cause] ?? 0) + 1;
+    waiting.durable(cp.logSeq);
     link.post({ kind: "committed", cpCount: cp.cpCount });
   }
 
-  function hold(durableAt: CpCount, reply: Uint8Array): void {
+  function hold(durableAt: DurableAt, reply: Uint8Array): void {
     waiting.hold(durableAt, { release: () => send(reply), fail: () => send(errorReply(reply)) });
   }
 
@@ -204,6 +214,12 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     if (door !== undefined) await invalidateInode(door.descriptor, node, { offset, lengthBytes: 0 });
   }
 
+  /** Something could not be made durable: the server thread must know. */
+  function failed(message: string): void {
+    fail(message);
+    link.post({ kind: "failed", message });
+  }
+
   function fail(message: string): void {
     if (state.phase === "serving") state.phase = "failed";
     report(state, message);
@@ -214,7 +230,6 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   let watching: FollowWatch | undefined;
   try {
     const opened = await link.opened;
-    waiting = waitingRoom(opened.cpCount);
     if (mode.kind === "write") await clearAway(config);
     door = await openFrontDoor(config, link, { requests, log: (message) => report(state, message) });
     await door.serve();
@@ -227,6 +242,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     if (door === undefined) link.post({ kind: "stop" });
     else await unmount(mountPoint, { lazy: true }).catch(() => {});
     await link.ended.catch(() => {});
+    await changeLog?.close();
     door?.close();
     await committer?.close();
     throw error;
@@ -253,6 +269,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       clearInterval(timer);
       control?.close();
       await watching?.close();
+      await changeLog?.close();
       await committer?.close();
       door?.close();
       device.close(); // and with it the lock
@@ -344,6 +361,7 @@ async function status(state: State, link: ServerLink, waiting: WaitingRoom): Pro
     cpsCommitted: state.cpsCommitted,
     cpLastMs: state.cpLastMs,
     cpLastCause: state.cpLastCause,
+    cpCauses: state.cpCauses,
     heldReplies: waiting.count,
     damage: state.damage,
     details: await detailsInTime(link),
@@ -360,15 +378,6 @@ async function detailsInTime(link: ServerLink): Promise<VolumeSummary | undefine
   } finally {
     clearTimeout(timer);
   }
-}
-
-/** EIO in place of the reply that was held. */
-function errorReply(reply: Uint8Array): Uint8Array {
-  const header = reply.slice(0, replyHeader.size);
-  const view = new DataView(header.buffer);
-  replyHeader.set.lengthBytes(view, 0, header.length);
-  replyHeader.set.error(view, 0, -errnoOf("EIO") >>> 0);
-  return header;
 }
 
 function report(state: State, message: string): void {

@@ -44,7 +44,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
   const start: ServerStart = { ...options, wake, port: far };
   const worker = new Worker(new URL("./server-thread.js", import.meta.url), {
     workerData: start,
-    transferList: [far],
+    transferList: options.log === undefined ? [far] : [far, options.log.port],
     resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB_MAX },
   });
   const pending = new Map<number, Pending>();

@@ -3,8 +3,9 @@
  *
  * Everything here is synchronous. The thread has no event loop while it serves: it reads a request, handles it, and
  * looks at the wake word before the next; then it empties its queue of messages. It never waits for the disk to
- * flush. It freezes consistency points and the main thread makes them durable; what must be durable before its reply
- * goes out is handed over to the main thread with the reply.
+ * flush. It freezes consistency points and the main thread makes them durable. What must be durable before its reply
+ * goes out is handed over with the reply: to the log thread, as a frame of the change log, or where the log cannot take it
+ * to the main thread, with a consistency point.
  *
  * It waits for the main thread in two cases only, both in the middle of a request: for memory, when changes of metadata
  * have reached twice the dirty limit while a consistency point is in flight; and for space, when a full volume can hope
@@ -18,18 +19,20 @@ import { fstatSync } from "node:fs";
 import { workerData } from "node:worker_threads";
 import type { Clock } from "../core/clock.ts";
 import { UserError } from "../core/errors.ts";
-import { assertNever, type CpCount } from "../core/numbers.ts";
+import { assertNever, type ChangeSeq, changeSeq } from "../core/numbers.ts";
 import { openFileDevice } from "../device/file-device.ts";
 import { type OpenFileSystem, openFileSystem } from "../fs/active.ts";
-import { type Name, ROOT_NODE } from "../fs/file-system.ts";
+import { type DurableAt, type Name, ROOT_NODE } from "../fs/file-system.ts";
 import { serve } from "../fuse/kernel/loop.ts";
 import type { PathRequest } from "../fuse/native/path-request.ts";
 import { type PathServer, pathServer } from "../fuse/native/path-server.ts";
+import type { LogFrame } from "../volume/change-log/frames.ts";
 import { openVolume } from "../volume/open.ts";
 import type { Volume } from "../volume/volume.ts";
 import { type CpTurns, cpTurns } from "./cp-turns.ts";
 import { type Gate, gate } from "./gate.ts";
 import { type Inbox, openInbox } from "./inbox.ts";
+import { type LogLine, logLine } from "./log-line.ts";
 import { plainError } from "./plain-error.ts";
 import { systemClock, systemRandom } from "./system.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
@@ -42,6 +45,10 @@ interface Server {
   readonly turns: CpTurns;
   readonly gate: Gate;
   readonly inbox: Inbox;
+  /** To the log thread; undefined: the volume is not written to. */
+  readonly line: LogLine | undefined;
+  /** With durability "op": what the reply to the request just handled must wait for. */
+  readonly holdAll: (() => DurableAt) | undefined;
   readonly dirtyBytesMax: number;
   /** Changes in memory from which data is written ahead of the next consistency point. */
   relieveAtBytes: number;
@@ -74,7 +81,7 @@ function run(start: ServerStart): void {
 }
 
 function open(start: ServerStart, send: (message: FromServer) => void): Server {
-  const { mode, accessTimes, snapshotDirectories, dirtyBytesMax, port, wake } = start;
+  const { mode, accessTimes, snapshotDirectories, dirtyBytesMax, port, wake, log, durability } = start;
   const clock = systemClock();
   const volume = openChecked(start, clock);
   const snapshot = mode.kind === "snapshot" ? volume.findSnapshot(mode.name) : undefined;
@@ -94,18 +101,23 @@ function open(start: ServerStart, send: (message: FromServer) => void): Server {
   const gated = gate(fileSystem, { makeSpace: () => makeSpace(server) });
   const turns = cpTurns(volume, {
     send: (cp) => send({ kind: "frozen", cp }),
+    // What is in frames need not be dropped when it is frozen: the log stays open.
+    beforeFreeze: () => void (volume.log.usedBlocks > 0 && writeLog(server)),
     onFailure: (message) => {
       gated.shut(message);
       send({ kind: "failed", message });
     },
   });
   const inbox = openInbox(port, wake);
+  const line = log === undefined ? undefined : logLine(log.port, log.words);
   const server: Server = {
     volume,
     fileSystem,
     turns,
     gate: gated,
     inbox,
+    line,
+    holdAll: durability === "op" && volume.writable ? lastChange(volume) : undefined,
     dirtyBytesMax,
     relieveAtBytes: dirtyBytesMax,
     isReclaiming: false,
@@ -127,7 +139,7 @@ function openChecked({ blockFile, identity, mode, cacheBytesMax }: ServerStart, 
 
 /** Waits for the mount, and serves it until it is gone. */
 function serveMount(server: Server): void {
-  const { inbox, send } = server;
+  const { inbox, send, volume, holdAll } = server;
   for (;;) {
     const message = inbox.wait();
     if (message.kind === "stop") return;
@@ -139,17 +151,19 @@ function serveMount(server: Server): void {
       receive(server, message, () => {});
       continue;
     }
+    const { descriptor } = message;
     serve({
-      descriptor: message.descriptor,
+      descriptor,
       fileSystem: server.gate.fileSystem,
-      readOnly: !server.volume.writable,
+      writeBack: volume.writable && holdAll === undefined,
       wake: inbox.word,
       onWake: (again) => receiveAll(server, again),
       afterRequest: () => {
         balance(server);
         offerReclaiming(server);
       },
-      hold: (durableAt, reply) => hold(server, durableAt, reply),
+      hold: (seq, reply) => hold(server, seq, descriptor, reply),
+      holdAll,
       flush: (node, offset, request) => send({ kind: "flush", node, offset, request }),
       log: (text) => send({ kind: "log", message: text }),
     });
@@ -199,24 +213,65 @@ function servePaths(server: Server): void {
 }
 
 function answerPath(server: Server, paths: PathServer, id: number, request: PathRequest): void {
-  const { reply, durableAt, bug } = paths.handle(request);
+  const { reply, durableAt: asked, bug } = paths.handle(request);
+  const durableAt = asked === 0 && server.holdAll !== undefined ? server.holdAll() : asked;
   server.send({ kind: "answered", id, durableAt, reply });
   if (bug !== undefined) throw bug;
-  if (durableAt !== 0) wantDurable(server, durableAt);
+  if (durableAt !== 0) {
+    if (writeLog(server)) {
+      server.line?.answer({ kind: "tell", seq: durableAt });
+      makeRoomInLog(server);
+    } else wantDurable(server, durableAt);
+  }
   balance(server);
   offerReclaiming(server);
 }
 
-/** The reply waits in the main thread; the consistency point that it waits for is asked for. */
-function hold(server: Server, durableAt: CpCount, reply: Uint8Array): void {
-  server.send({ kind: "held", durableAt, reply });
-  wantDurable(server, durableAt);
+/** The reply waits at the log thread, behind a frame; or at the main thread, for a consistency point, which is asked for. */
+function hold(server: Server, seq: ChangeSeq, descriptor: number, reply: Uint8Array): void {
+  if (writeLog(server)) {
+    server.line?.answer({ kind: "reply", descriptor, reply });
+    makeRoomInLog(server);
+    return;
+  }
+  server.send({ kind: "held", durableAt: seq, reply });
+  wantDurable(server, seq);
 }
 
-function wantDurable(server: Server, durableAt: CpCount): void {
-  const { state } = server.turns;
-  if (state.phase === "flushing" && state.cp.cpCount >= durableAt) return;
-  if (server.volume.openCp <= durableAt) server.turns.want("fsync");
+/** True: all changes so far are in frames, and these on their way. False: they need a consistency point. */
+function writeLog({ volume, fileSystem, turns, line }: Server): boolean {
+  if (line === undefined || !volume.log.isOpen || turns.state.phase === "failed") return false;
+  let frame: LogFrame | undefined;
+  try {
+    frame = fileSystem.logFrame();
+  } catch (error) {
+    turns.fail(`the change log could not be written: ${plainError(error).message}`);
+    return false;
+  }
+  if (!volume.log.isOpen) return false;
+  if (frame !== undefined) line.write(frame);
+  return true;
+}
+
+function makeRoomInLog({ volume, turns }: Server): void {
+  if (volume.log.isHalfFull && turns.state.phase === "idle") turns.want("log");
+}
+
+function wantDurable({ volume, turns }: Server, seq: ChangeSeq): void {
+  const { state } = turns;
+  if (state.phase === "flushing" && state.cp.logSeq >= seq) return;
+  if (volume.committed.logSeq < seq) turns.want("fsync");
+}
+
+/** The last change, once for each: what a reply waits for when every change must be durable before its reply. */
+function lastChange(volume: Volume): () => DurableAt {
+  let seen = volume.log.seq;
+  return () => {
+    const { seq } = volume.log;
+    if (seq === seen) return 0;
+    seen = seq;
+    return changeSeq(seq);
+  };
 }
 
 /**

@@ -6,14 +6,14 @@
  * it empties the queue: whatever was posted before a word that it saw is handled, and no message is lost between.
  */
 import type { MessagePort } from "node:worker_threads";
-import type { CpCount } from "../core/numbers.ts";
+import type { ChangeSeq, CpCount } from "../core/numbers.ts";
 import type { ControlError } from "../format/control-message.ts";
 import type { AccessTimes, SnapshotDirectories } from "../fs/context.ts";
 import type { Damage, DamageCounts } from "../fs/damage.ts";
 import type { DurableAt, Name, NodeId } from "../fs/file-system.ts";
 import type { PathReply, PathRequest } from "../fuse/native/path-request.ts";
 import type { CpCause, FrozenCp } from "../volume/volume.ts";
-import type { MountMode } from "./config.ts";
+import type { Durability, MountMode } from "./config.ts";
 import type { VolumeRequest, VolumeSummary } from "./volume-verbs.ts";
 
 /** What the server thread is started with. */
@@ -26,6 +26,9 @@ export interface ServerStart {
   readonly snapshotDirectories: SnapshotDirectories;
   readonly dirtyBytesMax: number;
   readonly cacheBytesMax: number;
+  readonly durability: Durability;
+  /** The line to the log thread: see log-line.ts. */
+  readonly log: { readonly port: MessagePort; readonly words: SharedArrayBuffer } | undefined;
   /** One word: 1 when messages wait. */
   readonly wake: SharedArrayBuffer;
   readonly port: MessagePort;
@@ -58,9 +61,9 @@ export type ToServer =
 export type FromServer =
   | { readonly kind: "opened"; readonly status: VolumeSummary }
   | { readonly kind: "frozen"; readonly cp: FrozenCp }
-  /** A reply to the kernel that must wait for a consistency point. */
-  | { readonly kind: "held"; readonly durableAt: CpCount; readonly reply: Uint8Array }
-  /** The reply to a request by path, which must wait for a consistency point unless that is 0. */
+  /** A reply to the kernel that must wait for a consistency point with these changes. */
+  | { readonly kind: "held"; readonly durableAt: ChangeSeq; readonly reply: Uint8Array }
+  /** The reply to a request by path, which must wait until these changes are durable unless that is 0. */
   | { readonly kind: "answered"; readonly id: number; readonly durableAt: DurableAt; readonly reply: PathReply }
   /** A request that depends on pages of the kernel: they are to be written back, and it is to be asked again. */
   | { readonly kind: "flush"; readonly node: NodeId; readonly offset: number; readonly request: Uint8Array }

@@ -3,6 +3,7 @@ import { UserError } from "../core/errors.ts";
 import { type FileDevice, openFileDevice } from "../device/file-device.ts";
 import { lockVolume } from "../device/volume-lock.ts";
 import type { ArgumentsOf } from "../format/control-message.ts";
+import { openFileSystem } from "../fs/active.ts";
 import { openVolume } from "../volume/open.ts";
 import type { Volume } from "../volume/volume.ts";
 import { type ControlClient, connectWriter } from "./control-client.ts";
@@ -46,7 +47,9 @@ async function useOpened<T>(
   { writable }: AccessOptions,
   use: (access: VolumeAccess) => Promise<T>,
 ): Promise<T> {
-  const volume = openVolume({ device, clock: systemClock(), random: systemRandom, writable });
+  const clock = systemClock();
+  const volume = openVolume({ device, clock, random: systemRandom, writable });
+  if (volume.log.isUnreplayed) openFileSystem({ volume, clock }); // what a crash has left in the log comes first
   return use({
     path,
     mounted: false,

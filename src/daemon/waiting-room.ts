@@ -1,6 +1,6 @@
 /**
- * Answers that wait until a consistency point is committed: replies to the kernel and to commands alike. When the
- * volume fails, all of them are told so, and whoever comes later at once.
+ * Answers that wait until changes are durable, by a consistency point or a frame of the log. When the volume fails, all of
+ * them are told so, and whoever comes later at once.
  */
 import type { DurableAt } from "../fs/file-system.ts";
 
@@ -11,21 +11,22 @@ export interface Waiter {
 
 export interface WaitingRoom {
   readonly count: number;
-  /** Releases the waiter when the consistency point is committed: at once if it is. */
+  /** Releases the waiter when all changes up to this one are durable: at once if they are. */
   hold(durableAt: DurableAt, waiter: Waiter): void;
-  committed(cpCount: number): void;
+  /** All changes up to this one are durable. */
+  durable(seq: number): void;
   failed(message: string): void;
 }
 
-export function waitingRoom(committedCp: number): WaitingRoom {
+export function waitingRoom(): WaitingRoom {
   const waiting = new Map<number, Waiter[]>();
-  let committedAt = committedCp;
+  let durableSeq = 0;
   let failure: string | undefined;
   let count = 0;
 
-  function take(cpCount: number): readonly Waiter[] {
-    const list = waiting.get(cpCount) ?? [];
-    waiting.delete(cpCount);
+  function take(seq: number): readonly Waiter[] {
+    const list = waiting.get(seq) ?? [];
+    waiting.delete(seq);
     count -= list.length;
     return list;
   }
@@ -35,7 +36,7 @@ export function waitingRoom(committedCp: number): WaitingRoom {
       return count;
     },
     hold(durableAt, waiter): void {
-      if (durableAt <= committedAt) {
+      if (durableAt <= durableSeq) {
         waiter.release();
         return;
       }
@@ -48,10 +49,10 @@ export function waitingRoom(committedCp: number): WaitingRoom {
       else list.push(waiter);
       count += 1;
     },
-    committed(cpCount): void {
-      committedAt = Math.max(committedAt, cpCount);
+    durable(seq): void {
+      durableSeq = Math.max(durableSeq, seq);
       for (const at of waiting.keys()) {
-        if (at <= cpCount) for (const waiter of take(at)) waiter.release();
+        if (at <= seq) for (const waiter of take(at)) waiter.release();
       }
     },
     failed(message): void {

@@ -15,8 +15,8 @@ export interface BlockDevice {
   writeGather(vbn: number, buffers: readonly Uint8Array[]): void;
   /** Returns when everything written is durable. */
   flush(): void;
-  /** Writes one block, and returns when it is durable: for fsinfo, the commit point. */
-  writeDurable(vbn: number, block: Uint8Array): void;
+  /** Writes whole blocks, and returns when they are durable: for fsinfo, the commit point, and for the change log. */
+  writeDurable(vbn: number, blocks: Uint8Array): void;
   /** Tells the device that the blocks hold nothing any more: it may give the space back. A hint. */
   discard(vbn: number, count: number): void;
   close(): void;

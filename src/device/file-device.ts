@@ -158,9 +158,9 @@ function fileDevice(path: string, descriptor: number): FileDevice {
     write: (vbn, count, from, offset) => writeAll(descriptor, vbn, from, offset, offset + count * BLOCK_BYTES),
     writeGather,
     flush: () => attempt("flush", () => fdatasyncSync(descriptor)),
-    writeDurable(vbn, block): void {
+    writeDurable(vbn, blocks): void {
       if (durable < 0) durable = attempt("open", () => openSync(path, constants.O_RDWR | constants.O_DSYNC));
-      writeAll(durable, vbn, block, 0, block.length);
+      writeAll(durable, vbn, blocks, 0, blocks.length);
     },
     discard(): void {
       // Punching holes needs fallocate, which Node does not offer; the space stays allocated at the host.

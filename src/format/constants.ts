@@ -4,7 +4,7 @@ import type { Ino } from "../core/numbers.ts";
 
 /** "TIDEMARK" in ASCII. */
 export const VOLUME_MAGIC: Uint8Array = new TextEncoder().encode("TIDEMARK");
-export const VOLUME_VERSION = 1;
+export const VOLUME_VERSION = 2;
 
 export const POINTER_BYTES = 8;
 export const POINTERS_PER_BLOCK = BLOCK_BYTES / POINTER_BYTES; // 512
@@ -39,14 +39,38 @@ export const FIRST_FREE_INO = 16 as Ino;
 export const VOLUME_BLOCKS_MIN = 64;
 export const VOLUME_BLOCKS_MAX = 0xffff_ffff;
 export const RESERVED_BLOCKS_MIN = 16;
-export const RESERVED_BLOCKS_MAX = 4096;
+/** Both copies of fsinfo and the snapshot table have so many at most, the change log the rest. */
+const TABLE_BLOCKS_MAX = 4096;
+/** 32 MiB: some thousand small writes that are made durable one by one, between two consistency points. */
+const LOG_BLOCKS_MAX = 8192;
+/** A smaller log is none: it would be full after every second change. */
+const LOG_BLOCKS_MIN = 8;
+export const RESERVED_BLOCKS_MAX = TABLE_BLOCKS_MAX + LOG_BLOCKS_MAX;
 
-/** Blocks at the front of a volume that the allocator never hands out: fsinfo and the snapshot table. */
+/** Blocks at the front of a volume that the allocator never hands out: fsinfo, the snapshot table, the change log. */
 export function reservedBlocksFor(blockCount: number): number {
-  return Math.min(RESERVED_BLOCKS_MAX, Math.max(RESERVED_BLOCKS_MIN, Math.floor(blockCount / 64)));
+  return tableBlocksFor(blockCount) + logBlocksFor(blockCount);
 }
 
-/** Fsinfo lies in the first and in the last block of the reserved area; between them, the snapshot table. */
+function tableBlocksFor(blockCount: number): number {
+  return Math.min(TABLE_BLOCKS_MAX, Math.max(RESERVED_BLOCKS_MIN, Math.floor(blockCount / 64)));
+}
+
+function logBlocksFor(blockCount: number): number {
+  const blocks = Math.min(LOG_BLOCKS_MAX, Math.floor(blockCount / 32));
+  return blocks < LOG_BLOCKS_MIN ? 0 : blocks;
+}
+
+/** Where the change log lies: behind the snapshot table. `logBlocks` 0: there is none, as where more or less is reserved. */
+export function logAreaFor(
+  blockCount: number,
+  reservedBlocks: number,
+): { readonly logFirst: number; readonly logBlocks: number } {
+  const logBlocks = reservedBlocks === reservedBlocksFor(blockCount) ? logBlocksFor(blockCount) : 0;
+  return { logFirst: reservedBlocks - 1 - logBlocks, logBlocks };
+}
+
+/** Fsinfo lies in the first and in the last block of the reserved area; between them, the snapshot table and the log. */
 export function fsinfoVbns(reservedBlocks: number): readonly [number, number] {
   return [0, reservedBlocks - 1];
 }

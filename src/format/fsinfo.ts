@@ -39,7 +39,11 @@ const shape = {
   hashSeed: u32, // seed of the directory hash
   topUuid: bytes(16), // mirror: snapshot that the active filesystem equals; zero: none
   receivedAt: nested(timeRecord, "time"), // mirror: when that snapshot was switched to
-  reserved: bytes(BLOCK_BYTES - 496), // zero
+  logFirst: u32, // first block of the change log, in the reserved area; the snapshot table ends before it
+  logBlocks: u32, // blocks of the change log, 0: there is none
+  logHead: u32, // block of the log, counted from logFirst, where the first frame after this consistency point begins
+  logNonce: bytes(8), // frames with another one are of another time
+  reserved: bytes(BLOCK_BYTES - 516), // zero
   checksum: u32, // CRC-32 of all bytes before it
 };
 export type Fsinfo = ValueOf<typeof shape>;
@@ -82,6 +86,12 @@ export function decodeFsinfo(block: Uint8Array): Fsinfo {
     fsinfo.reservedBlocks >= fsinfo.blockCount
   ) {
     throw new CorruptionError(`fsinfo has ${fsinfo.blockCount} blocks, ${fsinfo.reservedBlocks} of them reserved`);
+  }
+  const { logFirst, logBlocks, logHead, reservedBlocks } = fsinfo;
+  if (logFirst < 1 || logFirst + logBlocks !== reservedBlocks - 1 || logHead > logBlocks) {
+    throw new CorruptionError(
+      `fsinfo has a change log of ${logBlocks} blocks from ${logFirst} on, of ${reservedBlocks} reserved ones, with its head at ${logHead}`,
+    );
   }
   return fsinfo;
 }

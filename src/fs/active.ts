@@ -10,6 +10,7 @@
  *     data.ts                    open files: read, write, holes, durability; reading directories
  *     snapshot-view.ts           .snapshot, the directories of snapshots
  *     reclaim.ts                 files without a name, and freeing large ones slice by slice
+ *     changes.ts replay.ts       describing what was done to the change log, and doing it again after a crash
  *     nodes.ts handles.ts        what the kernel may name
  *     context.ts bounds.ts       what they share: entries, times, space
  *     damage.ts                  what they find wrong with the volume, for the log and the status
@@ -22,6 +23,8 @@
  *   is in the orphan file. After a crash at any point the volume is at a consistency point, where this holds; files that
  *   were orphans are freed when it is opened.
  *
+ * - What can be made durable by the change log alone is described to it, as the last step of the operation.
+ *
  * Each operation passes through `guarded`, the one place that begins an operation (blocks that earlier ones had in hands
  * may be reused; a volume that shows a new state is noticed) and translates what a following mount may run into.
  */
@@ -29,8 +32,10 @@ import type { Clock } from "../core/clock.ts";
 import { FsError } from "../core/errors.ts";
 import { NAME_BYTES_MAX } from "../format/constants.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
+import type { LogFrame } from "../volume/change-log/frames.ts";
 import type { Volume } from "../volume/volume.ts";
 import { attributeOperations } from "./attributes.ts";
+import { changeRecorder } from "./changes.ts";
 import type { AccessTimes, Context, SnapshotDirectories } from "./context.ts";
 import { type DamageWatch, watchDamage } from "./damage.ts";
 import { dataOperations } from "./data.ts";
@@ -38,8 +43,10 @@ import type { FileSystem, FileSystemStatus } from "./file-system.ts";
 import { openHandles } from "./handles.ts";
 import { nameOperations } from "./namespace.ts";
 import { openStates, type States } from "./nodes.ts";
+import { operationClock } from "./operation-clock.ts";
 import { type Orphans, openOrphans } from "./reclaim.ts";
 import { renameOperation } from "./rename.ts";
+import { replayLog } from "./replay.ts";
 
 export interface FileSystemOptions {
   readonly volume: Volume;
@@ -65,6 +72,12 @@ export interface OpenFileSystem extends FileSystem {
    * time, and after consistency points. Throws FsError ENOSPC, EIO; CorruptionError once for each file that is damaged.
    */
   reclaimSlice(): boolean;
+  /**
+   * A frame of the change log with all changes that are in none yet; whoever asks makes it durable before any later one.
+   * Undefined: there are none, or the log is not open, so that only a consistency point can make them durable. Throws
+   * FsError EIO; the volume has then failed.
+   */
+  logFrame(): LogFrame | undefined;
   /** Deleted files that wait to be freed by `reclaimSlice`. */
   readonly doomedCount: number;
   /** Handles that are open. */
@@ -74,10 +87,15 @@ export interface OpenFileSystem extends FileSystem {
 /** Inode numbers are u32. */
 const INODES_MAX = 0xffff_ffff;
 
-/** Opens the filesystem of a volume. Throws CorruptionError, FsError ESTALE (the snapshot is gone). */
+/**
+ * Opens the filesystem of a volume. One that may be written replays the change log, and takes a consistency point of that.
+ * Throws CorruptionError, FsError ESTALE (the snapshot is gone), EIO.
+ */
 export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
-  const { volume, clock, snapshot, readOnly = false, following = false } = options;
+  const { volume, snapshot, readOnly = false, following = false } = options;
   const { accessTimes = "relatime", snapshotDirectories = "hidden" } = options;
+  const clock = operationClock(options.clock);
+  const changes = changeRecorder(volume, clock);
   let orphans: Orphans | undefined;
   const states = openStates({
     volume,
@@ -95,6 +113,7 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
   const context: Context = {
     volume,
     clock,
+    changes,
     states,
     handles,
     accessTimes,
@@ -115,11 +134,20 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
     status: () => statusOf(volume),
   };
 
-  const { onDamage } = options;
-  const functions = {
-    ...guardedAll(operations, states),
-    reclaimSlice: guarded(() => orphans?.reclaimSlice() ?? false, states),
+  const begin = (): void => {
+    states.begin();
+    if (states.current.writable) changes.begin(states.inodesOf(states.current));
   };
+  const functions = {
+    ...guardedAll(operations, states, begin),
+    reclaimSlice: guarded(() => orphans?.reclaimSlice() ?? false, states, begin),
+    logFrame: guarded(() => changes.frame(states.inodesOf(states.current)), states, begin),
+  };
+  if (states.current.writable && volume.log.isUnreplayed) {
+    replayLog({ volume, states, clock, fileSystem: functions, reclaimSlice: functions.reclaimSlice });
+  }
+
+  const { onDamage } = options;
   return {
     ...(onDamage === undefined ? functions : watchDamage(functions, { volume, states, handles, onDamage })),
     get doomedCount(): number {
@@ -134,16 +162,20 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
 /** Arguments of any operation. A fixed number of them: nothing is allocated to pass them on. */
 type Operation = (a: unknown, b: unknown, c: unknown, d: unknown, e: unknown, f: unknown) => unknown;
 
-function guarded<Guarded extends (...args: never[]) => unknown>(operation: Guarded, states: States): Guarded {
+function guarded<Guarded extends (...args: never[]) => unknown>(
+  operation: Guarded,
+  states: States,
+  begin: () => void,
+): Guarded {
   const run = operation as unknown as Operation;
   const guard: Operation = (a, b, c, d, e, f) => {
-    states.begin();
+    begin();
     try {
       return run(a, b, c, d, e, f);
     } catch (error) {
       if (!states.movedUnder(error)) throw states.answerTo(error);
     }
-    states.begin();
+    begin();
     try {
       return run(a, b, c, d, e, f);
     } catch (error) {
@@ -153,9 +185,9 @@ function guarded<Guarded extends (...args: never[]) => unknown>(operation: Guard
   return guard as unknown as Guarded;
 }
 
-function guardedAll(operations: FileSystem, states: States): FileSystem {
+function guardedAll(operations: FileSystem, states: States, begin: () => void): FileSystem {
   const all: Record<string, unknown> = {};
-  for (const [name, operation] of Object.entries(operations)) all[name] = guarded(operation, states);
+  for (const [name, operation] of Object.entries(operations)) all[name] = guarded(operation, states, begin);
   return all as unknown as FileSystem;
 }
 

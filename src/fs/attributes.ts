@@ -12,6 +12,7 @@ import {
   type AttributeChanges,
   type AttributesReply,
   type FileSystem,
+  type Name,
   XATTR_CLEAR_SETGID,
   XATTR_CREATE,
   XATTR_REPLACE,
@@ -27,7 +28,7 @@ type AttributeOperations = Pick<
 >;
 
 /** File capabilities: they go when the contents or the owner change. */
-const CAPABILITY = "security.capability";
+const CAPABILITY = "security.capability" as Name;
 
 /** Answered for most files, several times for each: made once. */
 const NO_XATTR = new FsError("ENODATA", "no such attribute");
@@ -97,6 +98,7 @@ export function attributeOperations(context: Context): AttributeOperations {
         });
       }
       inode.ctime = clock.now();
+      context.changes.xattrSet(inode, name, value, flags);
     },
 
     removeXattr(node, name): void {
@@ -115,6 +117,7 @@ export function attributeOperations(context: Context): AttributeOperations {
         throw NO_XATTR;
       }
       inode.ctime = clock.now();
+      context.changes.xattrRemoved(inode, name);
     },
   };
 }
@@ -150,6 +153,16 @@ function changeAttributes(
   const isChanged = isResized || isChown || mode !== undefined || atime !== undefined || mtime !== undefined;
   if (ctime !== undefined) inode.ctime = ctime;
   else if (isChanged || killPriv === true) inode.ctime = now;
+  context.changes.attributesSet(inode, {
+    mode,
+    uid,
+    gid,
+    sizeBytes,
+    atime: atime === "now" ? now : atime,
+    mtime: mtime === "now" ? now : mtime,
+    ctime,
+    killPriv,
+  });
 }
 
 /** Truncates, or extends with a hole. What is too much to be freed at once is freed by and by. */
@@ -162,9 +175,12 @@ export function setSize(context: Context, inodes: InodeFile, inode: Inode, sizeB
 export function truncateAtOpen(context: Context, inodes: InodeFile, inode: Inode): void {
   inodes.reserve(inodesBound(inodes, 1), "delete");
   inodes.markDirty(inode);
-  dropCapability(inodes, inode);
+  const isDropped = dropCapability(inodes, inode);
   if (inode.tree.sizeBytes > 0) setSize(context, inodes, inode, 0);
-  stampChange(inode, context.clock.now());
+  const now = context.clock.now();
+  stampChange(inode, now);
+  if (isDropped) context.changes.xattrRemoved(inode, CAPABILITY);
+  context.changes.attributesSet(inode, { sizeBytes: 0, mtime: now });
 }
 
 /**
@@ -176,8 +192,9 @@ export function killPrivileges(inodes: InodeFile, inode: Inode, { setId }: { rea
   if (setId) inode.mode = withoutSetId(inode.mode);
 }
 
-function dropCapability(inodes: InodeFile, inode: Inode): void {
-  if (inode.xattrIno !== 0) removeXattr(inodes, inode, CAPABILITY);
+/** True: there was one. */
+function dropCapability(inodes: InodeFile, inode: Inode): boolean {
+  return inode.xattrIno !== 0 && removeXattr(inodes, inode, CAPABILITY);
 }
 
 function readOnlySnapshots(): FsError {

@@ -4,6 +4,7 @@ import { timeToMs } from "../core/clock.ts";
 import { FsError } from "../core/errors.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import type { Volume } from "../volume/volume.ts";
+import type { Changes } from "./changes.ts";
 import type { Attributes, AttributesReply, Entry } from "./file-system.ts";
 import type { Handles } from "./handles.ts";
 import { isDirectory } from "./modes.ts";
@@ -22,6 +23,8 @@ export type SnapshotDirectories = "hidden" | "root" | "visible" | "none";
 export interface Context {
   readonly volume: Volume;
   readonly clock: Clock;
+  /** What is done is described to the change log: the last step of every operation that changes something. */
+  readonly changes: Changes;
   readonly states: States;
   readonly handles: Handles;
   readonly accessTimes: AccessTimes;

@@ -2,6 +2,7 @@
 
 import { BLOCK_BYTES } from "../core/block.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
+import { changeSeq } from "../core/numbers.ts";
 import { FILE_BYTES_MAX } from "../format/constants.ts";
 import { COOKIE_DOT, COOKIE_DOT_DOT, cookieOf, eachEntry, keyAfterCookie } from "../tree/directory.ts";
 import { DirectoryFile } from "../tree/directory-file.ts";
@@ -65,7 +66,7 @@ const REREAD_BYTES_MAX = 1 << 20;
 const BY_ROOT: Changed = { killPriv: false };
 
 export function dataOperations(context: Context): DataOperations {
-  const { states, handles, clock, volume } = context;
+  const { states, handles, clock, volume, changes } = context;
   let copyBuffer: Uint8Array | undefined;
 
   /**
@@ -105,19 +106,21 @@ export function dataOperations(context: Context): DataOperations {
       const inode = states.inode(state, ino);
       if (length === 0) return;
       const isAppend = (flags & O_APPEND) !== 0 && !how.fromCache;
+      const at = isAppend ? inode.tree.sizeBytes : offset;
       killWhatWritingKills(inodes, inode, how.killPriv);
-      writeFile(inodes, inode, isAppend ? inode.tree.sizeBytes : offset, from, fromOffset, length);
+      writeFile(inodes, inode, at, from, fromOffset, length);
       stampChange(inode, clock.now());
+      changes.wrote(inode, at, length, how.killPriv);
     },
 
     release: (handle) => handles.close(handle),
 
     fsync(handle): DurableAt {
       handles.get(handle);
-      return durableAt(context);
+      return durableAt();
     },
 
-    syncAll: () => durableAt(context),
+    syncAll: () => durableAt(),
 
     allocate(handle, mode, offset, length, how: Changed = BY_ROOT): void {
       const { state, ino } = handles.file(handle);
@@ -128,6 +131,7 @@ export function dataOperations(context: Context): DataOperations {
       killWhatWritingKills(inodes, inode, how.killPriv);
       allocate(inodes, inode, mode, offset, length);
       stampChange(inode, clock.now());
+      changes.allocated(inode, mode, offset, length, how.killPriv);
     },
 
     copyRange(from, fromOffset, into, intoOffset, length, how: Changed = BY_ROOT): number {
@@ -154,6 +158,7 @@ export function dataOperations(context: Context): DataOperations {
         // The rest is asked for again, and fails then.
       }
       stampChange(inode, clock.now());
+      changes.wrote(inode, intoOffset, done, how.killPriv);
       stampAccess(context, source.state, sourceInode);
       return done;
     },
@@ -190,11 +195,11 @@ export function dataOperations(context: Context): DataOperations {
     releaseDirectory: (handle) => handles.close(handle),
   };
 
-  /** The CP that will contain all changes made so far, if they are not durable yet. */
-  function durableAt({ states: { current } }: Context): DurableAt {
-    if (!current.writable) return 0;
-    if (volume.dirty) return volume.openCp;
-    return volume.cpInFlight ? ((volume.openCp - 1) as DurableAt) : 0;
+  /** The last change made so far, if no consistency point has it. */
+  function durableAt(): DurableAt {
+    if (!states.current.writable) return 0;
+    const { seq } = volume.log;
+    return seq > volume.committed.logSeq ? changeSeq(seq) : 0;
   }
 }
 

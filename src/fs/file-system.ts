@@ -3,14 +3,14 @@
  *
  * Every operation is synchronous and atomic: it is done, or it throws FsError and has changed nothing.
  * None waits for the disk to flush. What must be durable before its reply goes out says so: it returns the
- * number of the consistency point that must have been committed, and the caller holds the reply until then.
+ * number of the last change that must be, and the caller holds the reply until it is.
  *
  * A node id names an inode within a state: the active filesystem, a snapshot, or one of the states that a
  * following mount has shown. So two states never share a cache of the kernel, and what is looked up in one
  * stays in it. ROOT_NODE is the root of whatever state is current.
  */
 import type { Time } from "../core/clock.ts";
-import type { Brand, CpCount } from "../core/numbers.ts";
+import type { Brand, ChangeSeq } from "../core/numbers.ts";
 
 /** state * 2^32 + ino, below 2^53. The kernel's nodeid: its low word is the ino, its high word the state. */
 export type NodeId = Brand<number, "NodeId">;
@@ -113,8 +113,8 @@ export interface Changed {
   readonly killPriv: boolean;
 }
 
-/** A CP that must be committed before the reply goes out; 0: reply at once. */
-export type DurableAt = CpCount | 0;
+/** The change that must be durable before the reply goes out, and with it all before it; 0: reply at once. */
+export type DurableAt = ChangeSeq | 0;
 
 export interface FileSystem {
   /** ENOENT when there is none. Counts one lookup of the node. */

@@ -18,6 +18,7 @@ export const PERMISSION_BITS = 0o777;
 
 export const O_ACCMODE = 0o3;
 export const O_RDONLY = 0;
+export const O_WRONLY = 1;
 export const O_EXCL = 0o200;
 export const O_TRUNC = 0o1000;
 export const O_APPEND = 0o2000;

@@ -13,6 +13,7 @@ import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import { freeXattrs } from "../tree/xattr.ts";
 import { giveLists, inheritedLists, withoutUmask } from "./access-list.ts";
 import { inodeMapBound, inodesBound, insertBound, removeBound } from "./bounds.ts";
+import type { Made } from "./changes.ts";
 import { type Context, entryOf, stampChange, writableInodes } from "./context.ts";
 import {
   type Caller,
@@ -62,13 +63,6 @@ export interface Place {
   readonly file: DirectoryFile;
 }
 
-interface NewInode {
-  readonly mode: number;
-  readonly rdev?: number;
-  readonly target?: Uint8Array;
-  readonly caller: Caller;
-}
-
 /** Answered at every search of a path: made once. */
 const NO_ENTRY = new FsError("ENOENT", "no such name");
 const SYMLINK_BLOCKS = 4;
@@ -105,7 +99,7 @@ export function nameOperations(context: Context): NameOperations {
     return found(state, childOf(inodes, dir, entry));
   }
 
-  function add(parent: NodeId, name: Name, what: NewInode): Entry {
+  function add(parent: NodeId, name: Name, what: Made): Entry {
     const place = placeOf(context, parent, name);
     if (lookupIn(place, name) !== undefined) throw exists();
     const inode = addNew(context, place, name, what);
@@ -273,7 +267,7 @@ export function exists(): FsError {
   return new FsError("EEXIST", "the name exists");
 }
 
-function addNew(context: Context, place: Place, name: Name, what: NewInode): Inode {
+function addNew(context: Context, place: Place, name: Name, what: Made): Inode {
   const { inodes, inode: dir, file } = place;
   const isSubdirectory = isDirectory(what.mode);
   if (isSubdirectory) checkSubdirectoryFits(dir);
@@ -301,6 +295,7 @@ function addNew(context: Context, place: Place, name: Name, what: NewInode): Ino
   dir.entryCount += 1;
   if (isSubdirectory) dir.linkCount += 1;
   stampChange(dir, inode.btime);
+  context.changes.made(dir, name, what);
   return inode;
 }
 
@@ -338,6 +333,8 @@ function linkIn(context: Context, place: Place, name: Name, inode: Inode): void 
   inode.ctime = now;
   dir.entryCount += 1;
   stampChange(dir, now);
+  if (isRescue) context.changes.rescued();
+  else context.changes.linked(inode, dir, name);
 }
 
 /** Removes a name, and with the last one the inode. A directory is empty. */
@@ -358,6 +355,7 @@ function takeAway(context: Context, place: Place, name: Name, child: Inode): voi
   child.linkCount = isLast ? 0 : child.linkCount - 1;
   child.ctime = now;
   if (doom !== undefined) orphans.apply(doom);
+  context.changes.removed(dir, name, { isDirectory: isSubdirectory });
 }
 
 function tooLong(): FsError {

@@ -45,13 +45,17 @@ export function renameOperation(context: Context): FileSystem["rename"] {
     if (exchange) {
       if (target === undefined) throw new FsError("ENOENT", "nothing to exchange with");
       checkNotBelow(context, { from: into, fromName: intoName, into: from, intoName: fromName }, target);
-      if (target !== moved) swap(context, move, moved, target);
+      if (target === moved) return;
+      swap(context, move, moved, target);
     } else if (target === undefined) {
       moveName(context, move, moved);
-    } else if (target !== moved) {
+    } else if (target === moved) {
+      return;
+    } else {
       checkReplaceable(moved, target);
       replace(context, move, moved, target);
     }
+    context.changes.renamed(from.inode, fromName, into.inode, intoName, flags);
   };
 }
 

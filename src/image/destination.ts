@@ -12,10 +12,11 @@ import { BLOCK_BYTES, REGION_WORDS } from "../core/block.ts";
 import { UserError } from "../core/errors.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
 import type { BlockDevice } from "../device/block-device.ts";
-import { VOLUME_MAGIC, VOLUME_VERSION } from "../format/constants.ts";
+import { logAreaFor, VOLUME_MAGIC, VOLUME_VERSION } from "../format/constants.ts";
 import { type Fsinfo, ROLE_ACTIVE, ROLE_MIRROR } from "../format/fsinfo.ts";
 import { type ImageHeader, identityOf } from "../format/image-frame.ts";
 import { SNAPSHOT_MIRROR, type SnapshotRecord } from "../format/snapshot-record.ts";
+import { hasFrames } from "../volume/change-log/frames.ts";
 import { openPlane, type Plane } from "../volume/space/plane.ts";
 import { orPlanes, type SnapshotPlane } from "../volume/space/summary-map.ts";
 import type { Volume } from "../volume/volume.ts";
@@ -49,7 +50,10 @@ export function unbornFsinfo(header: ImageHeader): Fsinfo {
     hashSeed: header.hashSeed,
     topUuid: new Uint8Array(16),
     receivedAt: { seconds: 0, nanoseconds: 0 },
-    reserved: new Uint8Array(BLOCK_BYTES - 496),
+    ...logAreaFor(header.volumeBlocks, header.reservedBlocks),
+    logHead: 0,
+    logNonce: new Uint8Array(8),
+    reserved: new Uint8Array(BLOCK_BYTES - 516),
     checksum: 0,
   };
 }
@@ -67,6 +71,12 @@ export function checkDestination(name: string, volume: Volume, header: ImageHead
     throw mismatch(
       `the image is of a volume of ${sizes(header.volumeBlocks, header.reservedBlocks)}, but ${name} has ${sizes(committed.blockCount, committed.reservedBlocks)}`,
       "receive a full image into a new path",
+    );
+  }
+  if (committed.logBlocks > 0 && hasFrames(volume.device, committed)) {
+    throw mismatch(
+      `${name} was not unmounted, and has changes that are in its change log only`,
+      `mount and unmount it first, then see whether they are to be kept: tidemark mount ${name} DIR`,
     );
   }
   const snapshots = volume.snapshots();

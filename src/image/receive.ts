@@ -227,6 +227,7 @@ export function openReceiver(
       role: role ?? current.fsinfo.role,
       topUuid: isMirror ? top.uuid : new Uint8Array(16),
       receivedAt: isMirror ? clock.now() : current.fsinfo.receivedAt,
+      logNonce: top.uuid.slice(0, 8), // the log of the state before does not follow this one
     };
     const candidate = openReadOnly(candidateDevice(device, draft));
     checkPlanes(candidate, current);

@@ -236,6 +236,20 @@ function writeDirect(
   }
 }
 
+/**
+ * Gives a file a block that lies on disk already, of which nobody else knows: what the change log refers to. The length
+ * stays. Throws FsError ENOSPC, EIO, CorruptionError.
+ */
+export function adoptBlock(inodes: InodeFile, inode: Inode, index: number, vbn: number, sum: number): void {
+  const { tree } = inode;
+  const { store } = inodes;
+  inodes.reserve(writeBlocksMax(tree, 1), "write");
+  inodes.markDirty(inode);
+  if (inode.inline) moveOutOfInode(store, inode);
+  growFor(store, tree, index);
+  placeWritten(store, tree, index, vbn, sum);
+}
+
 function placeWritten(store: BlockStore, tree: BlockTree, index: number, vbn: number, sum: number): void {
   const dirty = tree.dirtyData?.get(index);
   if (dirty !== undefined) {

@@ -47,6 +47,31 @@ export interface InodeCounters {
   generationNext: number;
 }
 
+/** A number that was given to a file, and which of the files that had it one after the other that is. */
+export interface Birth {
+  readonly ino: number;
+  readonly generation: number;
+}
+
+/**
+ * What becomes of an operation is not in its arguments alone: the numbers of the inodes that it made belong to it. The
+ * change log keeps them, and repeats the operation with the same.
+ */
+export interface Births {
+  /** Made since whoever looks has emptied the list. */
+  readonly made: Birth[];
+  /** While operations are repeated that were done before. */
+  repeating: Repeating | undefined;
+}
+
+/** What was done before is done again: it had the space, and deletions that gave it may not be done yet. */
+export interface Repeating {
+  /** To be made next, in this order; when they are used up, any number will do. */
+  wanted: readonly Birth[];
+  /** Frees what has the number, if nobody can name it any more. */
+  makeRoom(ino: number): void;
+}
+
 export interface InodeFile {
   readonly store: BlockStore;
   readonly tree: BlockTree;
@@ -70,6 +95,7 @@ export interface InodeFile {
   /** Everything is on its way to disk: dirty inodes become clean ones. */
   clean(): void;
   readonly counters: InodeCounters;
+  readonly births: Births;
 }
 
 export interface InodeFileOptions {
@@ -97,6 +123,7 @@ export function openInodeFile({
   const dirty = new Map<number, Inode>();
   const cache = new LRUCache<number, Inode>({ max: cachedMax });
   let nextIno: number = FIRST_FREE_INO;
+  const births: Births = { made: [], repeating: undefined };
 
   function get(ino: number): Inode | undefined {
     const known = dirty.get(ino) ?? cache.get(ino);
@@ -124,7 +151,11 @@ export function openInodeFile({
 
   function allocate(): Inode {
     reserve(MARK_DIRTY_BLOCKS, "write");
-    const ino = asIno(takeNumber());
+    const { repeating } = births;
+    const birth = repeating?.wanted[0];
+    const ino = asIno(birth === undefined ? takeNumber() : takeWanted(birth, repeating as Repeating));
+    if (repeating !== undefined) repeating.wanted = repeating.wanted.slice(1);
+    const generation = birth?.generation ?? counters.generationNext;
     const inode: Inode = {
       ino,
       mode: 0,
@@ -133,7 +164,7 @@ export function openInodeFile({
       linkCount: 0,
       rdev: 0,
       inline: false,
-      generation: counters.generationNext,
+      generation,
       parent: 0,
       atime: EPOCH,
       mtime: EPOCH,
@@ -147,9 +178,26 @@ export function openInodeFile({
     dirty.delete(ino); // what is left of a file freed since the last consistency point
     cache.delete(ino);
     markDirty(inode);
-    counters.generationNext = Math.min(counters.generationNext + 1, U32_MAX);
+    counters.generationNext = Math.min(Math.max(counters.generationNext, generation + 1), U32_MAX);
     counters.usedInodes += 1;
+    births.made.push(inode);
     return inode;
+  }
+
+  function takeWanted({ ino }: Birth, repeating: Repeating): number {
+    if (ino < FIRST_FREE_INO || ino >= U32_MAX) throw new CorruptionError(`inode ${ino} cannot be made`);
+    repeating.makeRoom(ino);
+    const page = Math.floor(ino / REGION_BLOCKS);
+    const bit = ino % REGION_BLOCKS;
+    const map = inodeMap();
+    markDirty(map);
+    const { words } = dirtyBlockAt(store, map.tree, page);
+    if (((words[bit >>> 5] as number) & (1 << (bit & 31))) !== 0) {
+      throw new CorruptionError(`inode ${ino} is to be made, but it is in use`);
+    }
+    setBit(words, bit);
+    map.tree.sizeBytes = Math.max(map.tree.sizeBytes, (page + 1) * BLOCK_BYTES);
+    return ino;
   }
 
   /** Finds a clear bit of the inode map from `nextIno` on, around the end once, and sets it. */
@@ -203,7 +251,7 @@ export function openInodeFile({
 
   function reserve(blocks: number, purpose: Purpose): void {
     assert(store.space !== undefined, "space of a read-only state");
-    store.space.reserve(blocks + MARK_DIRTY_BLOCKS, purpose);
+    store.space.reserve(blocks + MARK_DIRTY_BLOCKS, births.repeating === undefined ? purpose : "delete");
   }
 
   return {
@@ -229,6 +277,7 @@ export function openInodeFile({
       dirty.clear();
     },
     counters,
+    births,
   };
 }
 

@@ -26,6 +26,7 @@ import type { BlockDevice } from "../device/block-device.ts";
 import { NAME_BYTES_MAX, reservedBlocksFor } from "../format/constants.ts";
 import { type Fsinfo, ROLE_ACTIVE, ROLE_MIRROR } from "../format/fsinfo.ts";
 import { SNAPSHOT_MIRROR, type SnapshotRecord } from "../format/snapshot-record.ts";
+import { readFrames } from "./change-log/frames.ts";
 import { isZero } from "./check-record.ts";
 import { type Finding, openReport, type Report } from "./check-report.ts";
 import { openStateChecker, storeForCheck } from "./check-state.ts";
@@ -156,6 +157,14 @@ function checkFsinfo(device: BlockDevice, fsinfo: Fsinfo, report: Report, notes:
       notes.push(
         `${place} is of consistency point ${copy.fsinfo.cpCount}, not ${fsinfo.cpCount}; the next one writes it`,
       );
+  }
+  const frames = fsinfo.logBlocks === 0 ? [] : readFrames(device, fsinfo);
+  if (frames.length > 0) {
+    const { logSeq } = fsinfo;
+    const lastSeq = frames.at(-1)?.header.lastSeq ?? logSeq;
+    notes.push(
+      `the change log has ${lastSeq - logSeq} changes since consistency point ${fsinfo.cpCount}; the next mount does them`,
+    );
   }
   const expected = reservedBlocksFor(fsinfo.blockCount);
   if (fsinfo.reservedBlocks !== expected)

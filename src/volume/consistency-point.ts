@@ -91,6 +91,7 @@ function freeze(state: VolumeState, cause: CpCause): FrozenCp {
     generationNext: active.counters.generationNext,
     snapshotIdNext: state.snapshotIdNext,
     lineage: state.lineage,
+    ...state.log.freeze(state.openCpCount),
   };
   state.creating = [];
   state.deleting = [];
@@ -101,6 +102,7 @@ function freeze(state: VolumeState, cause: CpCause): FrozenCp {
     fsinfo: encodeFsinfo(fsinfo),
     fsinfoVbns: fsinfoVbns(fsinfo.reservedBlocks),
     blocksWritten: writer.blocksWritten,
+    logSeq: fsinfo.logSeq,
   };
   state.cp = { phase: "frozen", frozen, fsinfo };
   state.openCpCount += 1;
@@ -131,6 +133,7 @@ export function commitCp(state: VolumeState, frozen: FrozenCp): void {
   assert(state.cp.phase === "frozen" && state.cp.frozen === frozen, "another consistency point is committed");
   allocatorOf(state).commit();
   state.table.commit();
+  state.log.commit(frozen.cpCount);
   state.committed = state.cp.fsinfo;
   state.cp = { phase: "open" };
 }
@@ -149,15 +152,22 @@ export function takeCp(state: VolumeState, cause: CpCause): void {
 }
 
 /**
- * Writes dirty data to its final blocks without a consistency point, so that memory stays bounded while one is in
- * flight. Only the pointers, in dirty indirect blocks, stay behind.
+ * Writes dirty data, of all files or of one, to its final blocks without a consistency point: so that memory stays bounded
+ * while one is in flight, and so that the change log can refer to it. Only the pointers, in dirty indirect blocks, stay
+ * behind. An error leaves the volume failed.
  */
-export function relieve(state: VolumeState): void {
+export function relieve(state: VolumeState, only?: Inode): void {
   const { store, device, active } = state;
-  store.beginOperation();
-  const writer = gatherWriter(device);
-  for (const inode of active.dirty.values()) placeData(store, inode.tree, writer);
-  writer.flush();
+  try {
+    store.beginOperation();
+    const writer = gatherWriter(device);
+    if (only !== undefined) placeData(store, only.tree, writer);
+    else for (const inode of active.dirty.values()) placeData(store, inode.tree, writer);
+    writer.flush();
+  } catch (error) {
+    state.cp = { phase: "failed", cause: error };
+    throw error;
+  }
 }
 
 export function activeMapOf(state: VolumeState): Inode {

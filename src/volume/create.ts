@@ -12,6 +12,7 @@ import {
   FIRST_FREE_INO,
   fsinfoVbns,
   INODE_MAP_INO,
+  logAreaFor,
   ORPHAN_INO,
   ROOT_INO,
   reservedBlocksFor,
@@ -147,7 +148,10 @@ function emptyFsinfo({
     hashSeed: random.u32(),
     topUuid: new Uint8Array(16),
     receivedAt: EPOCH,
-    reserved: new Uint8Array(BLOCK_BYTES - 496),
+    ...logAreaFor(blockCount, reservedBlocksFor(blockCount)),
+    logHead: 0,
+    logNonce: new Uint8Array(8),
+    reserved: new Uint8Array(BLOCK_BYTES - 516),
     checksum: 0,
   };
 }

@@ -9,6 +9,8 @@ import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import { openBlockStore } from "../tree/block-store.ts";
 import { treeOfRecord } from "../tree/block-tree.ts";
 import { type InodeFile, openInodeFile } from "../tree/inode-file.ts";
+import { openChangeLog } from "./change-log/change-log.ts";
+import { hasFrames, readFrames } from "./change-log/frames.ts";
 import { activeMapOf, allocatorOf, commitCp, freezeCp, isVolumeDirty, relieve, takeCp } from "./consistency-point.ts";
 import { readFsinfo, repairFsinfo } from "./fsinfo-copies.ts";
 import { openSnapshotTable } from "./snapshot-table.ts";
@@ -68,12 +70,16 @@ export function openState(
     cacheBytesMax: cacheBytesMax * (1 - INODES_SHARE),
     space: allocator,
   });
+  const nonce = new Uint8Array(8);
+  new DataView(nonce.buffer).setUint32(0, random.u32());
+  new DataView(nonce.buffer).setUint32(4, random.u32());
   const state: VolumeState = {
     device,
     clock,
     random,
     store,
     allocator,
+    log: openChangeLog({ fsinfo, nonce, isUnreplayed: writable && fsinfo.logBlocks > 0 && hasFrames(device, fsinfo) }),
     active: openInodeFile({
       store,
       tree: treeOfRecord(fsinfo.inodeFile),
@@ -114,6 +120,13 @@ function volumeOf(state: VolumeState): Volume {
     get openCp(): CpCount {
       return cpCount(state.openCpCount);
     },
+    log: state.log,
+    unreplayedFrames: () => (state.log.isUnreplayed ? readFrames(device, state.committed) : []),
+    logBlocks: {
+      pin: (vbn, count) => allocatorOf(state).pin(vbn, count),
+      withhold: (vbn, count) => allocatorOf(state).withhold(vbn, count),
+      claim: (vbn) => allocatorOf(state).claim(vbn),
+    },
     get dirty(): boolean {
       return isVolumeDirty(state);
     },
@@ -129,7 +142,7 @@ function volumeOf(state: VolumeState): Volume {
     freezeCp: (cause): FrozenCp => freezeCp(state, cause),
     commitCp: (frozen) => commitCp(state, frozen),
     takeCp: (cause) => takeCp(state, cause),
-    relieve: () => relieve(state),
+    relieve: (only) => relieve(state, only),
     get frozenBlocks(): number {
       return state.allocator?.frozenBlocks ?? 0;
     },
@@ -190,6 +203,10 @@ function statusOf(state: VolumeState): VolumeStatus {
     usedInodes: state.active.usedInodes,
     cpCount: committed.cpCount,
     cpAt: committed.cpAt,
+    changeSeq: state.log.seq,
+    cpChangeSeq: committed.logSeq,
+    logUsedBlocks: state.log.usedBlocks,
+    logBlocks: state.log.blockCount,
     dirtyBytes: (allocator?.dirtyBlocks ?? 0) * BLOCK_BYTES,
     snapshotCount: state.table.records.length,
   };

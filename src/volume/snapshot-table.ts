@@ -43,9 +43,10 @@ const GROW_BLOCKS = 2 * CHANGE_BLOCKS;
 
 /** Reads the whole table: O(snapshots). Throws CorruptionError. */
 export function openSnapshotTable(device: BlockDevice, fsinfo: Fsinfo): SnapshotTable {
-  const [first, second] = fsinfoVbns(fsinfo.reservedBlocks);
-  const area = reservedSpace(first + 1, second);
-  const store = openBlockStore({ device, firstVbn: first + 1, endVbn: second, cacheBytesMax: 1 << 20, space: area });
+  const [first] = fsinfoVbns(fsinfo.reservedBlocks);
+  const { logFirst: end } = fsinfo;
+  const area = reservedSpace(first + 1, end);
+  const store = openBlockStore({ device, firstVbn: first + 1, endVbn: end, cacheBytesMax: 1 << 20, space: area });
   const tree = treeOfRecord(fsinfo.snapshotTable);
   tree.blockCount = area.load(store, tree);
   const slots = loadSlots(store, tree);

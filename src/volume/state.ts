@@ -8,6 +8,7 @@ import type { BlockDevice } from "../device/block-device.ts";
 import type { Fsinfo } from "../format/fsinfo.ts";
 import type { BlockStore } from "../tree/block-store.ts";
 import type { InodeFile } from "../tree/inode-file.ts";
+import type { ChangeLog } from "./change-log/change-log.ts";
 import type { SnapshotTable } from "./snapshot-table.ts";
 import type { Allocator } from "./space/allocator.ts";
 import type { SnapshotPlane } from "./space/summary-map.ts";
@@ -26,6 +27,7 @@ export interface VolumeState {
   readonly store: BlockStore;
   /** Undefined: read-only. */
   readonly allocator: Allocator | undefined;
+  readonly log: ChangeLog;
   active: InodeFile;
   stateCount: number;
   committed: Fsinfo;

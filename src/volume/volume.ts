@@ -7,7 +7,10 @@ import type { Random } from "../core/prng.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import type { Fsinfo } from "../format/fsinfo.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
-import type { InodeFile } from "../tree/inode-file.ts";
+import type { Inode, InodeFile } from "../tree/inode-file.ts";
+import type { ChangeLog } from "./change-log/change-log.ts";
+import type { FoundFrame } from "./change-log/frames.ts";
+import type { Allocator } from "./space/allocator.ts";
 
 export interface VolumeOptions {
   readonly device: BlockDevice;
@@ -21,7 +24,7 @@ export interface VolumeOptions {
 }
 
 /** Why a consistency point was taken. */
-export type CpCause = "timer" | "dirty" | "snapshot" | "sync" | "fsync" | "space" | "unmount" | "recovery";
+export type CpCause = "timer" | "log" | "dirty" | "snapshot" | "sync" | "fsync" | "space" | "unmount" | "recovery";
 
 /** A consistency point whose blocks are written but not flushed; `fsinfo` commits it. */
 export interface FrozenCp {
@@ -31,6 +34,8 @@ export interface FrozenCp {
   readonly fsinfo: Uint8Array;
   readonly fsinfoVbns: readonly [number, number];
   readonly blocksWritten: number;
+  /** Number of the last change that it contains. */
+  readonly logSeq: number;
 }
 
 export interface VolumeStatus {
@@ -48,9 +53,17 @@ export interface VolumeStatus {
   readonly usedInodes: number;
   readonly cpCount: number;
   readonly cpAt: Time;
+  /** Number of the last change, and of the last one that the consistency point has. */
+  readonly changeSeq: number;
+  readonly cpChangeSeq: number;
+  /** Blocks of the change log that frames take, of how many. */
+  readonly logUsedBlocks: number;
+  readonly logBlocks: number;
   readonly dirtyBytes: number;
   readonly snapshotCount: number;
 }
+
+export type LogBlocks = Pick<Allocator, "pin" | "withhold" | "claim">;
 
 export interface Volume {
   readonly device: BlockDevice;
@@ -64,6 +77,12 @@ export interface Volume {
 
   /** Number of the consistency point that changes made now will be in. */
   readonly openCp: CpCount;
+  /** What has changed since, one by one: what makes it durable before the next consistency point. */
+  readonly log: ChangeLog;
+  /** Frames of the log that must be replayed before anything else is changed; read anew each time. */
+  unreplayedFrames(): readonly FoundFrame[];
+  /** The blocks that the log refers to: see the allocator. */
+  readonly logBlocks: LogBlocks;
   /** True when something has changed since the last consistency point was frozen. */
   readonly dirty: boolean;
   readonly dirtyBytes: number;
@@ -77,8 +96,11 @@ export interface Volume {
   commitCp(frozen: FrozenCp): void;
   /** Freeze, flush, write fsinfo and commit in one call: for who may wait (commands, tests, simulation). */
   takeCp(cause: CpCause): void;
-  /** Writes dirty data to its final blocks without a consistency point: keeps memory bounded while one is in flight. */
-  relieve(): void;
+  /**
+   * Writes dirty data, of all files or of one, to its final blocks without a consistency point. An error leaves the volume
+   * failed.
+   */
+  relieve(only?: Inode): void;
   /** Blocks that the next consistency points give back: what a full volume can hope for. */
   readonly frozenBlocks: number;
 

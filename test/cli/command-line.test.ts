@@ -210,7 +210,7 @@ test("a stack is shown with --debug, and not without", async () => {
 test("a damaged volume is found by check with 3, and named", async (t) => {
   const path = join(temporaryDirectory(t), "v.tm");
   await tidemarkOk(["format", path, "--size", "4M"]);
-  const { code } = await run("dd", ["if=/dev/zero", `of=${path}`, "bs=4096", "seek=17", "count=3", "conv=notrunc"]);
+  const { code } = await run("dd", ["if=/dev/zero", `of=${path}`, "bs=4096", "seek=49", "count=3", "conv=notrunc"]);
   assert.equal(code, 0);
   const checked = await tidemark(["check", path, "--json"]);
   assert.equal(checked.code, 3, checked.stderr);

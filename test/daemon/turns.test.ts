@@ -1,7 +1,7 @@
 // The server thread's side of consistency points, and the answers that wait for them: no thread, no clock, no disk.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type CpCount, cpCount } from "../../src/core/numbers.ts";
+import { type CpCount, changeSeq, cpCount } from "../../src/core/numbers.ts";
 import { type Change, type CpTurns, cpTurns } from "../../src/daemon/cp-turns.ts";
 import { waitingRoom } from "../../src/daemon/waiting-room.ts";
 import type { CpCause, FrozenCp, Volume } from "../../src/volume/volume.ts";
@@ -25,7 +25,7 @@ function stage(): Stage {
       inFlight = true;
       const count = cpCount(next);
       next += 1;
-      return { cpCount: count, cause, fsinfo: new Uint8Array(4096), fsinfoVbns: [0, 15], blocksWritten: 0 };
+      return { cpCount: count, cause, fsinfo: new Uint8Array(4096), fsinfoVbns: [0, 15], blocksWritten: 0, logSeq: 0 };
     },
     commitCp(): void {
       inFlight = false;
@@ -113,18 +113,19 @@ test("a failed flush loses the change that is in flight", () => {
   assert.equal(turns.state.phase, "failed");
 });
 
-test("answers wait for their consistency point, and for no later one", () => {
-  const room = waitingRoom(5);
+test("answers wait until their change is durable, and for no later one", () => {
+  const room = waitingRoom();
+  room.durable(5);
   const log: string[] = [];
   const hold = (at: number): void =>
-    room.hold(cpCount(at), { release: () => log.push(`${at}`), fail: () => log.push(`${at} failed`) });
+    room.hold(changeSeq(at), { release: () => log.push(`${at}`), fail: () => log.push(`${at} failed`) });
   hold(5);
   assert.deepEqual(log, ["5"]);
   hold(6);
   hold(8);
   hold(6);
   assert.equal(room.count, 3);
-  room.committed(7);
+  room.durable(7);
   assert.deepEqual(log, ["5", "6", "6"]);
   room.failed("disk");
   assert.deepEqual(log, ["5", "6", "6", "8 failed"]);

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { manualClock } from "../../src/core/clock.ts";
 import { CorruptionError, errnoOf } from "../../src/core/errors.ts";
-import { cpCount } from "../../src/core/numbers.ts";
+import { changeSeq } from "../../src/core/numbers.ts";
 import type { FileSystem, Handle, NodeId } from "../../src/fs/file-system.ts";
 import { ROOT_NODE, XATTR_CLEAR_SETGID } from "../../src/fs/file-system.ts";
 import * as abi from "../../src/fuse/kernel/abi.ts";
@@ -29,11 +29,11 @@ interface Asked {
 
 function makeServer(
   overrides: Partial<FileSystem> = {},
-  { readOnly = false } = {},
+  { writeBack = true } = {},
 ): { connection: Connection; log: string[] } {
   const log: string[] = [];
   const fileSystem = { ...memoryFileSystem({ clock: manualClock() }), ...overrides };
-  return { connection: makeConnection({ fileSystem, readOnly, log: (line) => log.push(line) }), log };
+  return { connection: makeConnection({ fileSystem, writeBack, log: (line) => log.push(line) }), log };
 }
 
 /** Puts the request together and has it answered; undefined when no reply was due. */
@@ -122,7 +122,7 @@ test("a kernel of the next major version is told ours and may ask again", () => 
 });
 
 test("a read-only server does not agree to the write-back cache", () => {
-  const { connection } = makeServer({}, { readOnly: true });
+  const { connection } = makeServer({}, { writeBack: false });
   assert.equal(abi.initReply.decode(init(connection).view, 0).flags & abi.initFlag.WRITEBACK_CACHE, 0);
 });
 
@@ -269,7 +269,7 @@ test("a bug is EIO for who asked and is kept for the server to stop with", () =>
 });
 
 test("a reply waits for its consistency point, and only its own", () => {
-  const { connection } = makeServer({ fsync: () => cpCount(7), syncAll: () => cpCount(8) });
+  const { connection } = makeServer({ fsync: () => changeSeq(7), syncAll: () => changeSeq(8) });
   init(connection);
   ask(connection, opcode.FSYNC, new Uint8Array(16));
   assert.equal(connection.durableAt, 7);
@@ -285,8 +285,8 @@ test("with the write-back cache a handle for writing can be read, and O_APPEND i
     seen.push(flags);
     return { handle: 5 as Handle, keepCache: true };
   };
-  for (const readOnly of [false, true]) {
-    const { connection } = makeServer({ open }, { readOnly });
+  for (const writeBack of [true, false]) {
+    const { connection } = makeServer({ open }, { writeBack });
     init(connection);
     const answer = ask(connection, opcode.OPEN, record(abi.openRequest, { flags: 0o2001, openFlags: 0 }));
     assert.equal(answer && abi.openReply.get.openFlags(answer.view, 0), abi.FOPEN_KEEP_CACHE);

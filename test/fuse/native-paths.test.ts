@@ -4,7 +4,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { manualClock } from "../../src/core/clock.ts";
 import { type ErrnoName, errnoOf } from "../../src/core/errors.ts";
-import { cpCount } from "../../src/core/numbers.ts";
+import { changeSeq } from "../../src/core/numbers.ts";
 import { type FileSystem, type Handle, type Name, ROOT_NODE } from "../../src/fs/file-system.ts";
 import type { PathReply, PathRequest } from "../../src/fuse/native/path-request.ts";
 import { type PathServer, pathServer } from "../../src/fuse/native/path-server.ts";
@@ -163,7 +163,7 @@ test("names are UTF-8 as bytes; what the binding could not read is refused", () 
 });
 
 test("fsync passes on what its reply must wait for", () => {
-  const { server, ok } = fixture((fs) => ({ ...fs, fsync: () => cpCount(9) }));
+  const { server, ok } = fixture((fs) => ({ ...fs, fsync: () => changeSeq(9) }));
   const handle = ok({ op: "create", path: "/f", mode: 0o100644 }).result;
   assert.equal(server.handle({ op: "fsync", handle }).durableAt, 9);
   assert.equal(server.handle({ op: "getattr", path: "/f" }).durableAt, 0);

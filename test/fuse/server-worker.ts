@@ -1,7 +1,7 @@
 /** The server thread of a mount under test: the loop over a memory filesystem, with what a test wants to know. */
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import type { Clock } from "../../src/core/clock.ts";
-import { cpCount } from "../../src/core/numbers.ts";
+import { changeSeq } from "../../src/core/numbers.ts";
 import type { FileSystem, NodeId } from "../../src/fs/file-system.ts";
 import { serve } from "../../src/fuse/kernel/loop.ts";
 import { type MemoryFileSystem, memoryFileSystem } from "../support/memory-file-system.ts";
@@ -89,12 +89,12 @@ if (parentPort !== null) {
   const next = (): { readonly message: Uint8Array } | undefined => receiveMessageOnPort(port);
   const data = workerData as ServerData;
   const { shared } = data;
-  const fs = memoryFileSystem({ clock, durableAt: () => (data.holdsFsync ? cpCount(1) : 0) });
+  const fs = memoryFileSystem({ clock, durableAt: () => (data.holdsFsync ? changeSeq(1) : 0) });
   try {
     const why = serve({
       descriptor: data.descriptor,
       fileSystem: watched(fs, data),
-      readOnly: data.readOnly,
+      writeBack: !data.readOnly,
       wake: shared,
       onWake(again) {
         Atomics.add(shared, counter.wakes, 1);

@@ -24,6 +24,8 @@ if (!Number.isSafeInteger(first) || first < 0 || !Number.isSafeInteger(runs) || 
 let filled: ReturnType<typeof filledVolume> | undefined;
 let crashes = 0;
 let steps = 0;
+let frames = 0;
+let replays = 0;
 for (let run = 0; run < runs; run++) {
   const seed = (first + run) % SEEDS;
   const lines: string[] = [];
@@ -39,6 +41,8 @@ for (let run = 0; run < runs; run++) {
     });
     crashes += result.crashes;
     steps += result.steps;
+    frames += result.frames;
+    replays += result.replays;
   } catch (error) {
     if (lines.length > 0) process.stderr.write(`${lines.join("\n")}\n`);
     process.stderr.write(
@@ -47,4 +51,6 @@ for (let run = 0; run < runs; run++) {
     process.exit(1);
   }
 }
-process.stdout.write(`${runs} histories from seed ${first}: ${steps} steps, ${crashes} power cuts, no fault\n`);
+process.stdout.write(
+  `${runs} histories from seed ${first}: ${steps} steps, ${crashes} power cuts, ${frames} frames of the change log, ${replays} replays, no fault\n`,
+);

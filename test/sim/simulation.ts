@@ -13,9 +13,12 @@ import { manualClock, type Time } from "../../src/core/clock.ts";
 import { FsError } from "../../src/core/errors.ts";
 import { below, prng, type Random } from "../../src/core/prng.ts";
 import type { BlockDevice } from "../../src/device/block-device.ts";
+import { logFrameHeader } from "../../src/format/change-record.ts";
 import { decodeFsinfo } from "../../src/format/fsinfo.ts";
 import { type OpenFileSystem, openFileSystem } from "../../src/fs/active.ts";
 import { ROOT_NODE } from "../../src/fs/file-system.ts";
+import { parseFrame } from "../../src/fs/replay.ts";
+import { type LogFrame, readFrames } from "../../src/volume/change-log/frames.ts";
 import { checkVolume } from "../../src/volume/check.ts";
 import { createVolume } from "../../src/volume/create.ts";
 import { readFsinfo } from "../../src/volume/fsinfo-copies.ts";
@@ -47,6 +50,8 @@ export interface SimulationOptions {
 export interface SimulationResult {
   readonly steps: number;
   readonly crashes: number;
+  readonly frames: number;
+  readonly replays: number;
   readonly consistencyPoints: number;
   readonly fullAnswers: number;
 }
@@ -54,8 +59,17 @@ export interface SimulationResult {
 /** All that a state on disk consists of, by the model. Copies: never changed. */
 interface Saved {
   readonly cpCount: number;
+  /** Number of the last change in it. */
+  readonly seq: number;
   readonly model: Model;
   readonly snapshots: ReadonlyMap<string, Model>;
+}
+
+/** What a frame of the change log makes durable. */
+interface Framed {
+  readonly seq: number;
+  readonly model: Model;
+  readonly refersTo: (vbn: number) => boolean;
 }
 
 /** A consistency point on its way: what has been done for it so far. */
@@ -79,6 +93,14 @@ interface World {
   snapshots: Map<string, Model>;
   durable: Saved;
   inFlight: InFlight | undefined;
+  /** The consistency point at the end of the replay that is under way. */
+  recovering: Saved | undefined;
+  /** Frames since the last durable consistency point. */
+  framed: Framed[];
+  /** All changes up to this one have been said to be durable. */
+  acknowledged: number;
+  frames: number;
+  replays: number;
   guards: ((vbn: number) => boolean)[];
   crashes: number;
   consistencyPoints: number;
@@ -87,7 +109,7 @@ interface World {
 
 const FILLER = "filler";
 const FILLED_BLOCKS = 34_000;
-const FILLER_BYTES = 32_160 * BLOCK_BYTES;
+const FILLER_BYTES = 31_096 * BLOCK_BYTES;
 const SNAPSHOT_NAMES = ["one", "two", "three", "four"];
 /** Steps of a commit: flush, first copy, second copy, commit. */
 const STAGES = 4;
@@ -101,8 +123,8 @@ export function simulate({ seed, steps, filled, trace = (): void => {} }: Simula
   const base = filled?.clone() ?? memoryDevice(blockCount);
   if (filled === undefined) createVolume({ device: base, clock, random, label: "simulation" });
   trace(`volume of ${base.blockCount} blocks, ${stepCount} steps`);
-  const { cpCount } = readFsinfo(base);
-  const nothing: Saved = { cpCount, model: emptyModel(rootTime(base)), snapshots: new Map() };
+  const { cpCount, logSeq } = readFsinfo(base);
+  const nothing: Saved = { cpCount, seq: logSeq, model: emptyModel(rootTime(base)), snapshots: new Map() };
   const sizeMax = Math.max(5000, Math.min(300_000, base.blockCount * 64));
   const world = openWorld({ random, clock, sizeMax, trace }, base, nothing);
   for (let step = 0; step < stepCount; step++) {
@@ -121,6 +143,8 @@ export function simulate({ seed, steps, filled, trace = (): void => {} }: Simula
   return {
     steps: stepCount,
     crashes: world.crashes,
+    frames: world.frames,
+    replays: world.replays,
     consistencyPoints: world.consistencyPoints,
     fullAnswers: world.fullAnswers,
   };
@@ -165,25 +189,53 @@ function openWorld(
     disk,
     durable,
     guards: [],
+    recovering: undefined,
+    framed: [],
+    acknowledged: durable.seq,
+    frames: 0,
+    replays: 0,
     crashes: 0,
     consistencyPoints: 0,
     fullAnswers: 0,
   };
-  world.device = guardedDevice(disk, (vbn) => world.guards.some((guard) => guard(vbn)));
+  world.device = guardedDevice(disk, guardOf(world as World));
   reopen(world as World);
   return world as World;
 }
 
-/** Opens what is on the disk, which is the state `world.durable`, and takes that over. */
+function guardOf(world: World): (vbn: number) => boolean {
+  return (vbn) => world.guards.some((guard) => guard(vbn)) || world.framed.some(({ refersTo }) => refersTo(vbn));
+}
+
+/** Opens what is on the disk, which is the state `world.durable` and what frames of the log have after it, and takes that over. */
 function reopen(world: World): void {
-  const { clock, random } = world;
+  const { clock, random, durable, disk } = world;
   world.guards = [];
   world.volume = openVolume({ device: world.device, clock, random, writable: true, cacheBytesMax: 1 << 20 });
-  world.guards = [protectedBlocks(world.disk, world.volume.committed)];
-  assert.equal(world.volume.committed.cpCount, world.durable.cpCount);
+  world.guards = [protectedBlocks(disk, world.volume.committed)];
+  assert.equal(world.volume.committed.cpCount, durable.cpCount);
+  const seq = readFrames(disk, world.volume.committed).at(-1)?.header.lastSeq ?? durable.seq;
+  world.trace(
+    `changes up to ${seq}, ${world.acknowledged} of them acknowledged, ${durable.seq} in the consistency point`,
+  );
+  assert(seq >= world.acknowledged, `changes up to ${world.acknowledged} were durable, those up to ${seq} are there`);
+  const framed = world.framed.find((frame) => frame.seq === seq);
+  assert(seq === durable.seq || framed !== undefined, `no frame has ended at change ${seq}`);
+  const { model } = framed ?? durable;
+  world.acknowledged = seq;
+  if (seq > durable.seq) world.recovering = { ...durable, cpCount: durable.cpCount + 1, seq, model };
   world.fs = forgetful(openFileSystem({ volume: world.volume, clock }));
-  world.model = copyModel(world.durable.model);
-  world.snapshots = new Map(world.durable.snapshots);
+  world.recovering = undefined;
+  if (world.volume.committed.cpCount !== durable.cpCount) {
+    world.replays += 1;
+    world.guards = [protectedBlocks(disk, world.volume.committed)];
+    assert.deepEqual(checkVolume(disk, { readData: disk.blockCount !== FILLED_BLOCKS }).findings, [], "after a replay");
+  }
+  const { cpCount } = world.volume.committed;
+  world.durable = { cpCount, seq, model, snapshots: durable.snapshots };
+  world.framed = [];
+  world.model = copyModel(model);
+  world.snapshots = new Map(durable.snapshots);
   world.slots = new Map();
   world.inFlight = undefined;
 }
@@ -203,8 +255,8 @@ function recover(world: World): void {
   const { findings } = checkVolume(left, { readData: left.blockCount !== FILLED_BLOCKS });
   assert.deepEqual(findings, [], "findings after a crash");
   const looked = openVolume({ device: left, clock, random, writable: false }).committed.cpCount;
-  const kept =
-    world.inFlight !== undefined && looked === world.inFlight.saved.cpCount ? world.inFlight.saved : world.durable;
+  const next = world.inFlight?.saved ?? world.recovering;
+  const kept = looked === next?.cpCount ? next : world.durable;
   world.trace(
     `power cut: consistency point ${looked} of ${world.durable.cpCount}${world.inFlight === undefined ? "" : ` and ${world.inFlight.saved.cpCount}`}`,
   );
@@ -212,8 +264,11 @@ function recover(world: World): void {
   if (world.inFlight !== undefined && world.inFlight.stage > 1)
     assert.equal(looked, world.inFlight.saved.cpCount, "fsinfo was durable");
   world.disk = crashDevice({ random, base: left });
-  world.device = guardedDevice(world.disk, (vbn) => world.guards.some((guard) => guard(vbn)));
+  world.device = guardedDevice(world.disk, guardOf(world));
   world.durable = kept;
+  world.framed = world.framed.filter(({ seq }) => seq > kept.seq);
+  world.inFlight = undefined;
+  world.recovering = undefined;
   cutSometimes(world);
   try {
     reopen(world);
@@ -226,8 +281,9 @@ function recover(world: World): void {
 
 function takeStep(world: World): void {
   const { random, volume } = world;
-  const choice = below(random, 100);
-  if (choice < 72) operate(world, randomOperation(random, world.model, world.sizeMax));
+  const choice = below(random, 140);
+  if (choice >= 100) sync(world);
+  else if (choice < 72) operate(world, randomOperation(random, world.model, world.sizeMax));
   else if (choice < 86) advanceCp(world);
   else if (choice < 88) volume.relieve();
   else if (choice < 90) reclaim(world);
@@ -261,6 +317,34 @@ function operate(world: World, op: Operation): void {
   assert.equal(again, applyToModel(world.model, op, now), `a full volume cannot ${describe(op)}`);
 }
 
+/** As fsync: what has been changed is durable afterwards, by a frame of the log if it is open. */
+function sync(world: World): void {
+  const { fs, volume, device } = world;
+  const frame = fs.logFrame();
+  if (frame === undefined) {
+    world.trace(`sync: no frame, the log is ${volume.log.isOpen ? "open" : "closed"}`);
+    return;
+  }
+  world.trace(
+    `sync: changes up to ${frame.lastSeq} in ${frame.bytes.length / BLOCK_BYTES} blocks${frame.needsFlush ? ", after a flush" : ""}`,
+  );
+  world.frames += 1;
+  const referred = new Set<number>();
+  for (const { record } of extentsOf(frame)) {
+    for (let i = 0; record.vbn !== 0 && i < record.blockCount; i++) referred.add(record.vbn + i);
+  }
+  if (frame.needsFlush) device.flush();
+  world.framed.push({ seq: frame.lastSeq, model: copyModel(world.model), refersTo: (vbn) => referred.has(vbn) });
+  device.writeDurable(frame.vbn, frame.bytes);
+  world.acknowledged = frame.lastSeq;
+}
+
+function extentsOf({ bytes }: LogFrame): ReturnType<typeof parseFrame>["extents"] {
+  const header = logFrameHeader.decode(new DataView(bytes.buffer), 0);
+  const payload = bytes.subarray(logFrameHeader.size, logFrameHeader.size + header.payloadBytes);
+  return parseFrame({ header, payload }).extents;
+}
+
 /** Freezes a consistency point, or takes the one on its way a step further. */
 function advanceCp(world: World): void {
   if (world.inFlight === undefined) freeze(world);
@@ -271,7 +355,12 @@ function freeze(world: World): void {
   const { volume } = world;
   const frozen = volume.freezeCp("timer");
   world.trace(`freeze consistency point ${frozen.cpCount}`);
-  const saved: Saved = { cpCount: frozen.cpCount, model: copyModel(world.model), snapshots: new Map(world.snapshots) };
+  const saved: Saved = {
+    cpCount: frozen.cpCount,
+    seq: frozen.logSeq,
+    model: copyModel(world.model),
+    snapshots: new Map(world.snapshots),
+  };
   world.inFlight = { frozen, saved, stage: 0 };
   world.consistencyPoints += 1;
   world.guards.push(protectedBlocks(world.disk, decodeFsinfo(frozen.fsinfo)));
@@ -292,6 +381,8 @@ function stepCp(world: World, inFlight: InFlight): void {
   } else {
     world.volume.commitCp(frozen);
     world.durable = inFlight.saved;
+    world.acknowledged = Math.max(world.acknowledged, world.durable.seq);
+    world.framed = world.framed.filter(({ seq }) => seq > world.durable.seq);
     world.inFlight = undefined;
     world.guards = world.guards.slice(-1);
     const { findings } = checkVolume(world.disk, { readData: world.disk.blockCount !== FILLED_BLOCKS });

@@ -69,9 +69,8 @@ function memoryOf(blockCount: number, pages: Map<number, Uint8Array>): MemoryDev
     write,
     writeGather: (vbn, buffers) => gather(vbn, buffers, write),
     flush(): void {},
-    writeDurable(vbn, block): void {
-      assert.equal(block.length, BLOCK_BYTES, "writeDurable takes one block");
-      write(vbn, 1, block, 0);
+    writeDurable(vbn, bytes): void {
+      write(vbn, wholeBlocks(bytes), bytes, 0);
     },
     discard(vbn, count): void {
       assert(vbn >= 0 && vbn + count <= blockCount, `discard of ${count} blocks at ${vbn} of ${blockCount}`);
@@ -105,6 +104,11 @@ function gather(
     write(next, buffer.length / BLOCK_BYTES, buffer, 0);
     next += buffer.length / BLOCK_BYTES;
   }
+}
+
+function wholeBlocks(bytes: Uint8Array): number {
+  assert.equal(bytes.length % BLOCK_BYTES, 0, "writeDurable takes whole blocks");
+  return bytes.length / BLOCK_BYTES;
 }
 
 function checkRange(blockCount: number, vbn: number, count: number, buffer: Uint8Array, offset: number): void {
@@ -228,13 +232,13 @@ export function crashDevice({ random, base }: CrashOptions): CrashDevice {
       for (const [vbn, versions] of pending) durable.write(vbn, 1, versions.at(-1) as Uint8Array, 0);
       pending.clear();
     },
-    writeDurable(vbn, block): void {
-      assert.equal(block.length, BLOCK_BYTES, "writeDurable takes one block");
+    writeDurable(vbn, bytes): void {
+      const count = wholeBlocks(bytes);
       const last = spend();
-      remember(vbn, 1, block, 0);
+      remember(vbn, count, bytes, 0);
       if (last) cut();
-      durable.write(vbn, 1, block, 0);
-      pending.delete(vbn);
+      durable.write(vbn, count, bytes, 0);
+      for (let i = 0; i < count; i++) pending.delete(vbn + i);
     },
     discard(vbn, count): void {
       current.discard(vbn, count);
@@ -353,10 +357,10 @@ function watched<T extends object>(device: BlockDevice, watch: Watch, more: T): 
       before("flush");
       device.flush();
     },
-    writeDurable(vbn, block): void {
+    writeDurable(vbn, bytes): void {
       before("write");
-      range("write", vbn, 1);
-      device.writeDurable(vbn, block);
+      range("write", vbn, wholeBlocks(bytes));
+      device.writeDurable(vbn, bytes);
     },
     discard(vbn, count): void {
       range("discard", vbn, count);

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import type { Clock, Time } from "../../src/core/clock.ts";
 import { FsError } from "../../src/core/errors.ts";
-import type { CpCount } from "../../src/core/numbers.ts";
+import type { ChangeSeq } from "../../src/core/numbers.ts";
 import type * as Fs from "../../src/fs/file-system.ts";
 import { RENAME_EXCHANGE, RENAME_NOREPLACE, ROOT_NODE, XATTR_CREATE, XATTR_REPLACE } from "../../src/fs/file-system.ts";
 
@@ -58,7 +58,7 @@ interface Child {
 export interface MemoryFileSystemOptions {
   readonly clock: Clock;
   /** What fsync and syncAll answer: the consistency point to wait for. */
-  readonly durableAt?: () => CpCount | 0;
+  readonly durableAt?: () => ChangeSeq | 0;
 }
 
 export interface MemoryFileSystem extends Fs.FileSystem {

@@ -188,7 +188,7 @@ test("a device without fsinfo is refused, one bad copy is a note", () => {
   device.corrupt((volume.committed.reservedBlocks - 1) * BLOCK_BYTES + 100);
   const { findings, notes } = checkVolume(device);
   assert.deepEqual(findings, []);
-  assert.match(notes.join(), /copy 2, block 63, does not verify/);
+  assert.match(notes.join(), /copy 2, block 191, does not verify/);
 });
 
 test("findings are bounded", () => {

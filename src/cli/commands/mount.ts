@@ -39,7 +39,8 @@ export const mountCommand = command({
         nargs: 1,
         default: [] as string[],
         describe:
-          "ro, snapshot=NAME, snapdir=hidden|root|visible|none, cp-interval=10s, memory=256M, noatime, strictatime, " +
+          "ro, snapshot=NAME, snapdir=hidden|root|visible|none, " +
+          "durability=fsync|op, cp-interval=10s, memory=256M, noatime, strictatime, " +
           "nosuid, nodev, noexec, allow_other and what else mount(8) knows",
       }),
   async run({ volume, dir, readOnly, snapshot, transport, memory, foreground, log, options, json }) {

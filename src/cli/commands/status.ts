@@ -69,7 +69,14 @@ function volumeText(path: string, summary: VolumeSummary): string {
     ["snapshots", summary.snapshotCount],
     ["consistency point", `${summary.cpCount} of ${summary.cpAt}`],
     ["not yet in it", summary.dirtyBytes === 0 ? undefined : formatBytes(summary.dirtyBytes)],
+    ["change log", logText(summary)],
   ]);
+}
+
+function logText({ changeSeq, cpChangeSeq, logUsedBlocks, logBlocks }: VolumeSummary): string {
+  if (logBlocks === 0) return "none";
+  const size = `${formatBytes(logUsedBlocks * BLOCK_BYTES)} of ${formatBytes(logBlocks * BLOCK_BYTES)}`;
+  return `${size}; ${changeSeq - cpChangeSeq} changes since the consistency point`;
 }
 
 function mountText(mount: DaemonStatus): string {
@@ -82,7 +89,14 @@ function mountText(mount: DaemonStatus): string {
     ["damage met", damageSummary(mount.damage)],
     ["daemon", `${mount.pid}, since ${mount.startedAt}`],
     ["consistency points", mount.mode === "write" ? `${mount.cpsCommitted}${lastMs}` : undefined],
+    ["because of", mount.cpsCommitted === 0 ? undefined : causesText(mount)],
   ]);
+}
+
+function causesText({ cpCauses }: DaemonStatus): string {
+  return Object.entries(cpCauses)
+    .map(([cause, count]) => `${cause} ${count}`)
+    .join(", ");
 }
 
 const PLACES_SHOWN = 5;

@@ -58,8 +58,8 @@ export type Log = (message: string) => void;
 
 export interface ConnectionOptions {
   readonly fileSystem: FileSystem;
-  /** No write-back cache: the kernel never has data that the server has not. */
-  readonly readOnly?: boolean;
+  /** The write-back cache: the kernel may have data that the server has not. Default: true. */
+  readonly writeBack?: boolean;
   readonly canFlush?: boolean;
   readonly log: Log;
 }
@@ -67,7 +67,7 @@ export interface ConnectionOptions {
 /** Its fields change with each request; the shape never does. */
 export interface Connection {
   readonly fileSystem: FileSystem;
-  readonly readOnly: boolean;
+  readonly writeBack: boolean;
   readonly log: Log;
 
   readonly request: Buffer;
@@ -86,7 +86,7 @@ export interface Connection {
   requestBytes: number;
   node: NodeId;
   at: number;
-  /** The consistency point that the reply must wait for; 0: none. */
+  /** The change that must be durable before the reply goes out; 0: none. */
   durableAt: number;
   /** What a handler threw that is no answer: the server stops. */
   bug: Error | undefined;
@@ -111,7 +111,7 @@ export interface Writers {
 }
 
 export function makeConnection(options: ConnectionOptions): Connection {
-  const { fileSystem, readOnly = false, canFlush = false, log } = options;
+  const { fileSystem, writeBack = true, canFlush = false, log } = options;
   const requestStart = PAGE_BYTES - requestHeader.size - writeRequest.size;
   const requestBytesMax = PAGE_BYTES - requestStart + PAYLOAD_BYTES_MAX + PAGE_BYTES;
   const replyStart = 3 * PAGE_BYTES + PAYLOAD_BYTES_MAX - replyHeader.size;
@@ -121,7 +121,7 @@ export function makeConnection(options: ConnectionOptions): Connection {
   const replyView = new DataView(memory, replyStart, replyBytesMax);
   return {
     fileSystem,
-    readOnly,
+    writeBack,
     log,
     request: Buffer.from(memory, requestStart, requestBytesMax),
     requestView: new DataView(memory, requestStart, requestBytesMax),
@@ -158,7 +158,7 @@ export function negotiate(connection: Connection, at: number, into: number): num
     throw new FsError("EPROTO", "FUSE version too old");
   }
   const isNewerMajor = offered.major > KERNEL_MAJOR;
-  const wanted = connection.readOnly ? WANTED & ~initFlag.WRITEBACK_CACHE : WANTED;
+  const wanted = connection.writeBack ? WANTED : WANTED & ~initFlag.WRITEBACK_CACHE;
   const flags = isNewerMajor ? 0 : (wanted & offered.flags) >>> 0;
   const pagesMax = (flags & initFlag.MAX_PAGES) === 0 ? PAGES_MAX_WITHOUT_FLAG : PAGES_MAX;
 

@@ -4,13 +4,15 @@
  *
  *     other thread: post a message, set wake[0], knock   |   loop: readSync -> dispatch -> writeSync -> wake? onWake()
  *
- * A reply that must wait for a consistency point is copied and handed to `hold`; whoever has committed it sends it
+ * A reply that must wait until changes are durable is copied and handed to `hold`; whoever has seen to that sends it
  * with `sendReply`, from any thread, while the loop goes on. The loop allocates nothing for a request that is
  * answered at once.
  */
 import { readSync, writeSync } from "node:fs";
-import { type CpCount, cpCount } from "../../core/numbers.ts";
-import type { FileSystem, NodeId } from "../../fs/file-system.ts";
+import { errnoOf } from "../../core/errors.ts";
+import { type ChangeSeq, changeSeq } from "../../core/numbers.ts";
+import type { DurableAt, FileSystem, NodeId } from "../../fs/file-system.ts";
+import { replyHeader } from "./abi.ts";
 import { type Connection, type Log, makeConnection } from "./connection.ts";
 import { dispatch } from "./dispatch.ts";
 
@@ -18,16 +20,18 @@ export interface ServeOptions {
   /** Of /dev/fuse, mounted. */
   readonly descriptor: number;
   readonly fileSystem: FileSystem;
-  /** As mounted: the kernel then keeps no dirty pages. */
-  readonly readOnly?: boolean;
+  /** The kernel may keep dirty pages, and write them back later. Default: true. */
+  readonly writeBack?: boolean;
   /** In shared memory. Word 0 is looked at after each request; the loop calls onWake while it is not 0. */
   readonly wake: Int32Array;
   /** To clear word 0 before it looks for messages, so that none is missed. May have a request asked `again`. */
   readonly onWake: (again: (request: Uint8Array) => void) => "continue" | "stop";
   /** Called after each request, its reply sent; it may block the loop to hold applications back. */
   readonly afterRequest?: () => void;
-  /** Takes a finished reply, a copy, that is to be sent once consistency point `cp` is durable. */
-  readonly hold: (cp: CpCount, reply: Uint8Array) => void;
+  /** Takes a finished reply, a copy, that is to be sent once all changes up to `seq` are durable. */
+  readonly hold: (seq: ChangeSeq, reply: Uint8Array<ArrayBuffer>) => void;
+  /** What replies wait for that need not by themselves: the last change, if each must be durable before its reply. */
+  readonly holdAll?: (() => DurableAt) | undefined;
   /**
    * Takes a request, a copy, whose answer depends on pages that the kernel has not written back. Another thread has
    * the pages of the node from `offset` on invalidated (notify.ts), and then wakes the loop to ask `again`. Without
@@ -56,6 +60,15 @@ export function serve(options: ServeOptions): "unmounted" | "stopped" {
     }
     if (Atomics.load(wake, 0) !== 0 && options.onWake(again) === "stop") return "stopped";
   }
+}
+
+/** EIO in place of a reply that was held. */
+export function errorReply(reply: Uint8Array): Uint8Array {
+  const header = reply.slice(0, replyHeader.size);
+  const view = new DataView(header.buffer);
+  replyHeader.set.lengthBytes(view, 0, header.length);
+  replyHeader.set.error(view, 0, -errnoOf("EIO") >>> 0);
+  return header;
 }
 
 /** Sends a held reply. Blocks for no longer than the copy takes. */
@@ -93,10 +106,11 @@ function handle(connection: Connection, lengthBytes: number, options: ServeOptio
   if (connection.bug !== undefined) throw connection.bug;
 }
 
-function answer(connection: Connection, replyBytes: number, { descriptor, hold }: ServeOptions): void {
-  const { reply, durableAt } = connection;
+function answer(connection: Connection, replyBytes: number, { descriptor, hold, holdAll }: ServeOptions): void {
+  const { reply } = connection;
+  const durableAt = connection.durableAt === 0 && holdAll !== undefined ? holdAll() : connection.durableAt;
   if (durableAt === 0) send(descriptor, reply, replyBytes);
-  else hold(cpCount(durableAt), new Uint8Array(reply.subarray(0, replyBytes)));
+  else hold(changeSeq(durableAt), new Uint8Array(reply.subarray(0, replyBytes)));
 }
 
 /** Who asked may be gone (ENOENT), or the mount, as the next read tells. */

@@ -12,7 +12,8 @@
  *
  * - active: its bit in the active map is set. That map is an ordinary file of the tree, changed here bit by bit.
  * - held: its bit is set in some snapshot's plane (the summary map).
- * - fresh: allocated since the last freeze, so no root on disk references it: if it is freed it can be used at once.
+ * - fresh: allocated since the last freeze, so no root on disk references it: if it is freed it can be used at once. Not so
+ *   once the change log refers to it: it is pinned then, as if it were of the freeze before.
  * - frozen: not active any more, but the durable root still references it. Two generations: freed in the open CP, and
  *   freed in the CP that is in flight; the latter become free when that CP is committed.
  *
@@ -47,6 +48,15 @@ export interface Allocator extends Space {
    * EIO, CorruptionError; what could not be settled is tried again the next time.
    */
   settle(): void;
+  /** The change log on disk refers to these blocks: not to be used again before a CP that contains the change is durable. */
+  pin(vbn: number, count: number): void;
+  /**
+   * Before the change log is replayed: blocks that it refers to, and that are free as far as the durable root goes, are not
+   * to be given to anybody else. Throws CorruptionError when one of them is in use.
+   */
+  withhold(vbn: number, count: number): void;
+  /** The replay has come to where such a block becomes one of a file. Throws CorruptionError when it is in use. */
+  claim(vbn: number): void;
   /** The open CP has its final bits: what it freed is now in flight, and the counters are those of the CP. */
   freeze(change: SnapshotChange): void;
   /** The frozen CP is durable. */
@@ -262,6 +272,51 @@ export function openAllocator(options: AllocatorOptions): Allocator {
     frozenBlocks += 1;
   }
 
+  function pin(vbn: number, count: number): void {
+    for (let next = vbn; next < vbn + count; next++) {
+      const fresh = regions.get(next >>> REGION_SHIFT)?.fresh;
+      const bit = next & (REGION_BLOCKS - 1);
+      if (fresh !== undefined) fresh[bit >>> 5] = (fresh[bit >>> 5] as number) & ~(1 << (bit & 31));
+    }
+  }
+
+  function withhold(vbn: number, count: number): void {
+    if (vbn < reservedBlocks || vbn + count > blockCount) {
+      throw new CorruptionError(`the change log refers to blocks ${vbn} to ${vbn + count - 1}, outside of the volume`);
+    }
+    for (let next = vbn; next < vbn + count; next++) {
+      const region = regionAt(next >>> REGION_SHIFT);
+      const bit = next & (REGION_BLOCKS - 1);
+      const word = bit >>> 5;
+      const mask = 1 << (bit & 31);
+      region.frozenOpen ??= new Uint32Array(REGION_WORDS);
+      if (((region.frozenOpen[word] as number) & mask) !== 0) continue; // referred to twice
+      const busy = busyWords(region);
+      if (((busy[word] as number) & mask) !== 0)
+        throw new CorruptionError(`the change log refers to block ${next}, which is in use`);
+      busy[word] = (busy[word] as number) | mask;
+      region.frozenOpen[word] = (region.frozenOpen[word] as number) | mask;
+      frozenBlocks += 1;
+      freeBlocks -= 1;
+      usedBlocks += 1;
+    }
+  }
+
+  function claim(vbn: number): void {
+    const region = regionAt(vbn >>> REGION_SHIFT);
+    const bit = vbn & (REGION_BLOCKS - 1);
+    const word = bit >>> 5;
+    const mask = 1 << (bit & 31);
+    const { frozenOpen } = region;
+    if (frozenOpen === undefined || ((frozenOpen[word] as number) & mask) === 0)
+      throw new CorruptionError(`the change log gives block ${vbn} to a file, but it is in use`);
+    const words = activeWords(region.index);
+    frozenOpen[word] = (frozenOpen[word] as number) & ~mask;
+    words[word] = (words[word] as number) | mask;
+    frozenBlocks -= 1;
+    activeBlocks += 1;
+  }
+
   /** Visits, by region, the bits that these planes have and neither the active map nor the kept planes: what they alone hold. */
   function eachReleased(
     gone: readonly SnapshotPlane[],
@@ -423,6 +478,9 @@ export function openAllocator(options: AllocatorOptions): Allocator {
     },
     free: (vbn) => void givenUp.push(vbn),
     settle,
+    pin,
+    withhold,
+    claim,
     freeze,
     commit,
     revert,

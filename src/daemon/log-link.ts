@@ -1,0 +1,52 @@
+/** The main thread's end of the log thread: starts it, hears of what is durable for those who wait here, ends it. */
+import { once } from "node:events";
+import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
+import { type FromLog, LINE_WORDS, WORD_POSTED } from "./log-line.ts";
+import type { LogStart } from "./log-thread.ts";
+
+export interface LogLink {
+  /** The other end of the line, for the server thread. */
+  readonly line: { readonly port: MessagePort; readonly words: SharedArrayBuffer };
+  /** To be called when the server thread has ended: what it has given is done, then the thread ends. */
+  close(): Promise<void>;
+}
+
+export interface LogEvents {
+  readonly onDurable: (seq: number) => void;
+  /** Told once: nothing that waits for the log will be durable. */
+  readonly onFailure: (message: string) => void;
+}
+
+export function startLog(blockFile: string, { onDurable, onFailure }: LogEvents): LogLink {
+  const words = new SharedArrayBuffer(4 * LINE_WORDS);
+  const { port1: forServer, port2: forLog } = new MessageChannel();
+  const { port1: near, port2: far } = new MessageChannel();
+  const start: LogStart = { blockFile, line: forLog, last: far, words };
+  const worker = new Worker(new URL("./log-thread.js", import.meta.url), {
+    workerData: start,
+    transferList: [forLog, far],
+  });
+  let isClosing = false;
+  worker.on("message", (message: FromLog) => {
+    if (message.kind === "durable") onDurable(message.seq);
+    else onFailure(message.message);
+  });
+  worker.on("error", (error) => onFailure(`the log thread has ended: ${String(error)}`));
+  worker.on("exit", () => {
+    if (!isClosing) onFailure("the log thread has ended unexpectedly");
+  });
+  return {
+    line: { port: forServer, words },
+    async close(): Promise<void> {
+      if (isClosing) return;
+      isClosing = true;
+      const ended = once(worker, "exit");
+      near.postMessage("stop", []);
+      const word = new Int32Array(words);
+      Atomics.add(word, WORD_POSTED, 1);
+      Atomics.notify(word, WORD_POSTED);
+      await ended;
+      near.close();
+    },
+  };
+}

@@ -1,0 +1,111 @@
+/**
+ * The log thread: makes frames of the change log durable, and sends the answers that have waited for that. It does
+ * nothing else, and so may wait for the disk. See log-line.ts for what it is given, and in which order.
+ *
+ * Blocks that a frame refers to are flushed before it is written. If anything fails, what waits is answered with EIO, and
+ * nothing is written any more: a frame behind one that is missing would not be found.
+ */
+import { closeSync, constants, fdatasyncSync, openSync, writevSync } from "node:fs";
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { BLOCK_BYTES } from "../core/block.ts";
+import { errorReply, sendReply } from "../fuse/kernel/loop.ts";
+import type { LogFrame } from "../volume/change-log/frames.ts";
+import { type FromLog, type ToLog, WORD_DONE, WORD_POSTED } from "./log-line.ts";
+
+export interface LogStart {
+  readonly blockFile: string;
+  /** From the server thread. */
+  readonly line: MessagePort;
+  /** From the main thread: the end. */
+  readonly last: MessagePort;
+  readonly words: SharedArrayBuffer;
+}
+
+run(workerData as LogStart);
+
+function run({ blockFile, line, last, words: shared }: LogStart): void {
+  const words = new Int32Array(shared);
+  const whole = openSync(blockFile, constants.O_RDWR);
+  const durable = openSync(blockFile, constants.O_RDWR | constants.O_DSYNC);
+  let failure: string | undefined;
+  for (;;) {
+    const seen = Atomics.load(words, WORD_POSTED);
+    const isLast = receiveMessageOnPort(last) !== undefined; // looked at first: what was given before is done
+    const messages = takeAll(line);
+    if (messages.length === 0) {
+      if (isLast) break;
+      Atomics.wait(words, WORD_POSTED, seen);
+      continue;
+    }
+    try {
+      if (failure === undefined) writeAll(messages, whole, durable);
+    } catch (error) {
+      failure = `cannot write the change log of ${blockFile}: ${(error as Error).message}`;
+      tell({ kind: "failed", message: failure });
+    }
+    for (const message of messages) {
+      if (message.kind === "reply") {
+        sendReply(message.descriptor, failure === undefined ? message.reply : errorReply(message.reply));
+      } else if (message.kind === "tell" && failure === undefined) {
+        tell({ kind: "durable", seq: message.seq });
+      }
+    }
+    if (isLast) break;
+    Atomics.add(words, WORD_DONE, messages.length);
+    Atomics.notify(words, WORD_DONE);
+  }
+  closeSync(durable);
+  closeSync(whole);
+  line.close();
+  last.close();
+}
+
+function tell(message: FromLog): void {
+  parentPort?.postMessage(message, []);
+}
+
+function takeAll(port: MessagePort): readonly ToLog[] {
+  const messages: ToLog[] = [];
+  for (;;) {
+    const message = receiveMessageOnPort(port)?.message as ToLog | undefined;
+    if (message === undefined) return messages;
+    messages.push(message);
+  }
+}
+
+function writeAll(messages: readonly ToLog[], whole: number, durable: number): void {
+  const frames = messages.flatMap((message) => (message.kind === "frame" ? [message.frame] : []));
+  if (frames.some(({ needsFlush }) => needsFlush)) fdatasyncSync(whole);
+  for (let first = 0; first < frames.length; ) {
+    let end = first + 1;
+    while (end < frames.length && follows(frames[end] as LogFrame, frames[end - 1] as LogFrame)) end += 1;
+    writeRun(durable, frames.slice(first, end));
+    first = end;
+  }
+}
+
+function follows(frame: LogFrame, before: LogFrame): boolean {
+  return frame.vbn === before.vbn + before.bytes.length / BLOCK_BYTES;
+}
+
+/** Frames that lie one after the other. A write that is cut short goes on where it was. */
+function writeRun(descriptor: number, frames: readonly LogFrame[]): void {
+  let buffers: readonly Uint8Array[] = frames.map(({ bytes }) => bytes);
+  let position = (frames[0] as LogFrame).vbn * BLOCK_BYTES;
+  while (buffers.length > 0) {
+    const put = writevSync(descriptor, buffers, position);
+    position += put;
+    buffers = behind(buffers, put);
+  }
+}
+
+function behind(buffers: readonly Uint8Array[], bytes: number): readonly Uint8Array[] {
+  let left = bytes;
+  const rest: Uint8Array[] = [];
+  for (const buffer of buffers) {
+    const some = Math.min(left, buffer.length);
+    left -= some;
+    if (some < buffer.length) rest.push(buffer.subarray(some));
+  }
+  return rest;
+}

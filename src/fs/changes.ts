@@ -1,0 +1,375 @@
+/**
+ * Describing changes: what the change log of a volume is told of what is done here.
+ *
+ * Each operation that has changed something says so as its last step, when nothing can fail any more. The description is
+ * what was asked for and what came of it: the time, and the numbers of the inodes that were made. Contents of files are
+ * not described when they are written, but when a frame is made: which blocks were touched is noted, and what stands in
+ * them then goes into the frame, as bytes if they are few and in memory only, else as the places that they have got, or
+ * are given now. So what is overwritten ten times is logged once, and large data is written once.
+ *
+ * What is not described: access times, and whatever happens to a file that has no name, which no crash brings back. If
+ * such a file is given a name, the log is interrupted: a consistency point has to make that durable.
+ */
+import assert from "node:assert/strict";
+import { BLOCK_BYTES } from "../core/block.ts";
+import { EPOCH } from "../core/clock.ts";
+import {
+  birthRecord,
+  CHANGE_ALLOCATE,
+  CHANGE_LINK,
+  CHANGE_MAKE,
+  CHANGE_REMOVE_DIRECTORY,
+  CHANGE_REMOVE_XATTR,
+  CHANGE_RENAME,
+  CHANGE_SET_ATTRIBUTES,
+  CHANGE_SET_XATTR,
+  CHANGE_UNLINK,
+  changeRecord,
+  extentRecord,
+  frameBlocks,
+  LOG_FRAME_BYTES_MAX,
+  logFrameHeader,
+  PRESENT_ATIME,
+  PRESENT_CTIME,
+  PRESENT_GID,
+  PRESENT_KILL_PRIV,
+  PRESENT_MODE,
+  PRESENT_MTIME,
+  PRESENT_SIZE,
+  PRESENT_UID,
+} from "../format/change-record.ts";
+import { type ChangeExtent, fileExtents } from "../tree/file-extents.ts";
+import type { Inode, InodeFile } from "../tree/inode-file.ts";
+import { type LogFrame, sealFrame } from "../volume/change-log/frames.ts";
+import type { Volume } from "../volume/volume.ts";
+import type { Caller, Name } from "./file-system.ts";
+import { isRegular } from "./modes.ts";
+import type { OperationClock } from "./operation-clock.ts";
+
+export interface Changes {
+  /** Names are of directories; `dir` and `inode` are as they are after the change. */
+  made(dir: Inode, name: Name, what: Made): void;
+  linked(inode: Inode, dir: Inode, name: Name): void;
+  removed(dir: Inode, name: Name, what: { readonly isDirectory: boolean }): void;
+  renamed(from: Inode, fromName: Name, into: Inode, intoName: Name, flags: number): void;
+  attributesSet(inode: Inode, changes: StampedChanges): void;
+  allocated(inode: Inode, mode: number, offset: number, length: number, killPriv: boolean): void;
+  wrote(inode: Inode, offset: number, length: number, killPriv: boolean): void;
+  xattrSet(inode: Inode, name: Name, value: Uint8Array, flags: number): void;
+  xattrRemoved(inode: Inode, name: Name): void;
+  /** A file without a name has got one. */
+  rescued(): void;
+}
+
+export interface Made {
+  readonly mode: number;
+  readonly rdev?: number;
+  readonly target?: Uint8Array;
+  readonly caller: Caller;
+}
+
+/** What was set, with the times that "now" meant. */
+export interface StampedChanges {
+  readonly mode?: number | undefined;
+  readonly uid?: number | undefined;
+  readonly gid?: number | undefined;
+  readonly sizeBytes?: number | undefined;
+  readonly atime?: Inode["atime"] | undefined;
+  readonly mtime?: Inode["mtime"] | undefined;
+  readonly ctime?: Inode["ctime"] | undefined;
+  readonly killPriv?: boolean | undefined;
+}
+
+export interface ChangeRecorder extends Changes {
+  /** To be called at the start of every operation. */
+  begin(inodes: InodeFile): void;
+  /**
+   * A frame with all that is described and in no frame yet; whoever is given it makes it durable before any later one.
+   * Undefined: all is in frames, or the log cannot take it; then it is not open any more.
+   */
+  frame(inodes: InodeFile): LogFrame | undefined;
+}
+
+/** Descriptions that wait for a frame. Beyond, a consistency point is the better way. */
+const PENDING_BYTES_MAX = 1 << 20;
+const TOUCHED_RANGES_MAX = 1 << 15;
+/** Blocks in memory of one file, and of all, that go into a frame as they are; those of a file that has more get their places. */
+const FILE_INLINE_BLOCKS_MAX = 64;
+const INLINE_BLOCKS_MAX = 256;
+const NO_BYTES = new Uint8Array(0);
+
+/** Blocks of a file that were written. */
+interface TouchedRange {
+  readonly ino: number;
+  readonly first: number;
+  last: number;
+}
+
+export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRecorder {
+  const { log } = volume;
+  let births: InodeFile["births"]["made"] = [];
+  let pending: Buffer | undefined;
+  let view: DataView | undefined;
+  let used = 0;
+  let changeCount = 0;
+  let touched: TouchedRange[] = [];
+  /** Where the last description stands if it is of a write, and of which file: the next write of the same file adds to it. */
+  let writtenAt = -1;
+  let writtenIno = 0;
+  let dropCount = log.dropCount;
+
+  function clear(): void {
+    used = 0;
+    changeCount = 0;
+    writtenAt = -1;
+    touched = [];
+    dropCount = log.dropCount;
+  }
+
+  /** Begins a description, and returns where; undefined: there is to be none. */
+  function describe(
+    kind: number,
+    subject: Inode,
+    name: Name | "",
+    intoName: Name | "",
+    value: Uint8Array,
+  ): number | undefined {
+    if (!log.change()) return undefined;
+    if (log.dropCount !== dropCount) clear();
+    const variable = births.length * birthRecord.size + name.length + intoName.length + value.length;
+    if (used + changeRecord.size + variable > PENDING_BYTES_MAX) {
+      log.interrupt();
+      clear();
+      return undefined;
+    }
+    if (pending === undefined) {
+      pending = Buffer.alloc(PENDING_BYTES_MAX);
+      view = new DataView(pending.buffer, pending.byteOffset, pending.length);
+    }
+    const at = used;
+    const { set } = changeRecord;
+    const to = view as DataView;
+    pending.fill(0, at, at + changeRecord.size);
+    set.kind(to, at, kind);
+    set.birthCount(to, at, births.length);
+    set.nameBytes(to, at, name.length);
+    set.intoNameBytes(to, at, intoName.length);
+    set.valueBytes(to, at, value.length);
+    set.ino(to, at, subject.ino);
+    set.generation(to, at, subject.generation);
+    set.at(to, at, clock.last ?? EPOCH);
+    let next = at + changeRecord.size;
+    for (const birth of births) {
+      birthRecord.encode(to, next, birth);
+      next += birthRecord.size;
+    }
+    if (name.length > 0) pending.write(name, next, "latin1");
+    next += name.length;
+    if (intoName.length > 0) pending.write(intoName, next, "latin1");
+    next += intoName.length;
+    pending.set(value, next);
+    used = next + value.length;
+    changeCount += 1;
+    writtenAt = -1;
+    return at;
+  }
+
+  function touch({ ino }: Inode, offset: number, length: number): void {
+    const first = Math.floor(offset / BLOCK_BYTES);
+    const last = Math.floor((offset + length - 1) / BLOCK_BYTES);
+    const before = touched.at(-1);
+    if (before !== undefined && before.ino === ino && first >= before.first && first <= before.last + 1) {
+      before.last = Math.max(before.last, last);
+      return;
+    }
+    if (touched.length === TOUCHED_RANGES_MAX) {
+      log.interrupt();
+      clear();
+      return;
+    }
+    touched.push({ ino, first, last });
+  }
+
+  function describeAllocation(
+    inode: Inode,
+    mode: number,
+    offset: number,
+    length: number,
+    killPriv: boolean,
+  ): number | undefined {
+    const at = describe(CHANGE_ALLOCATE, inode, "", "", NO_BYTES);
+    if (at === undefined) return undefined;
+    const { set } = changeRecord;
+    const to = view as DataView;
+    set.mode(to, at, mode);
+    set.offset(to, at, offset);
+    set.length(to, at, length);
+    if (killPriv) set.present(to, at, PRESENT_KILL_PRIV);
+    return at;
+  }
+
+  /** A write is to the log what makes the file as long as it reaches, and stamps it. True: it is described. */
+  function describeWrite(inode: Inode, end: number, killPriv: boolean): boolean {
+    if (writtenAt >= 0 && writtenIno === inode.ino && !killPriv && log.dropCount === dropCount) {
+      if (!log.change()) return false;
+      const { get, set } = changeRecord;
+      const to = view as DataView;
+      set.offset(to, writtenAt, Math.max(get.offset(to, writtenAt), end - 1));
+      set.at(to, writtenAt, clock.last ?? EPOCH);
+      return true;
+    }
+    const at = describeAllocation(inode, 0, end - 1, 1, killPriv);
+    if (at === undefined) return false;
+    writtenAt = at;
+    writtenIno = inode.ino;
+    return true;
+  }
+
+  return {
+    begin(inodes): void {
+      births = inodes.births.made;
+      births.length = 0;
+      clock.begin();
+    },
+
+    made(dir, name, { mode, rdev = 0, target = NO_BYTES, caller }): void {
+      const at = describe(CHANGE_MAKE, dir, name, "", target);
+      if (at === undefined) return;
+      const { set } = changeRecord;
+      const to = view as DataView;
+      set.mode(to, at, mode);
+      set.rdev(to, at, rdev);
+      set.uid(to, at, caller.uid);
+      set.gid(to, at, caller.gid);
+      set.umask(to, at, caller.umask ?? 0);
+    },
+
+    linked(inode, dir, name): void {
+      const at = describe(CHANGE_LINK, dir, name, "", NO_BYTES);
+      if (at !== undefined) changeRecord.set.intoIno(view as DataView, at, inode.ino);
+    },
+
+    removed(dir, name, { isDirectory }): void {
+      describe(isDirectory ? CHANGE_REMOVE_DIRECTORY : CHANGE_UNLINK, dir, name, "", NO_BYTES);
+    },
+
+    renamed(from, fromName, into, intoName, flags): void {
+      const at = describe(CHANGE_RENAME, from, fromName, intoName, NO_BYTES);
+      if (at === undefined) return;
+      changeRecord.set.intoIno(view as DataView, at, into.ino);
+      changeRecord.set.flags(view as DataView, at, flags);
+    },
+
+    attributesSet(inode, { mode, uid, gid, sizeBytes, atime, mtime, ctime, killPriv }): void {
+      if (inode.linkCount === 0) return;
+      const at = describe(CHANGE_SET_ATTRIBUTES, inode, "", "", NO_BYTES);
+      if (at === undefined) return;
+      const { set } = changeRecord;
+      const to = view as DataView;
+      set.mode(to, at, mode ?? 0);
+      set.uid(to, at, uid ?? 0);
+      set.gid(to, at, gid ?? 0);
+      set.offset(to, at, sizeBytes ?? 0);
+      set.atime(to, at, atime ?? EPOCH);
+      set.mtime(to, at, mtime ?? EPOCH);
+      set.ctime(to, at, ctime ?? EPOCH);
+      set.present(
+        to,
+        at,
+        (mode === undefined ? 0 : PRESENT_MODE) |
+          (uid === undefined ? 0 : PRESENT_UID) |
+          (gid === undefined ? 0 : PRESENT_GID) |
+          (sizeBytes === undefined ? 0 : PRESENT_SIZE) |
+          (atime === undefined ? 0 : PRESENT_ATIME) |
+          (mtime === undefined ? 0 : PRESENT_MTIME) |
+          (ctime === undefined ? 0 : PRESENT_CTIME) |
+          (killPriv === true ? PRESENT_KILL_PRIV : 0),
+      );
+    },
+
+    allocated(inode, mode, offset, length, killPriv): void {
+      if (inode.linkCount > 0) describeAllocation(inode, mode, offset, length, killPriv);
+    },
+
+    wrote(inode, offset, length, killPriv): void {
+      if (inode.linkCount === 0) return;
+      if (describeWrite(inode, offset + length, killPriv)) touch(inode, offset, length);
+    },
+
+    xattrSet(inode, name, value, flags): void {
+      if (inode.linkCount === 0) return;
+      const at = describe(CHANGE_SET_XATTR, inode, name, "", value);
+      if (at !== undefined) changeRecord.set.flags(view as DataView, at, flags);
+    },
+
+    xattrRemoved(inode, name): void {
+      if (inode.linkCount > 0) describe(CHANGE_REMOVE_XATTR, inode, name, "", NO_BYTES);
+    },
+
+    rescued(): void {
+      log.change();
+      log.interrupt();
+    },
+
+    frame(inodes): LogFrame | undefined {
+      if (!log.isOpen || log.framedSeq === log.seq) return undefined;
+      assert.equal(dropCount, log.dropCount, "what is described is what the log wants");
+      const firstSeq = log.framedSeq + 1;
+      const extents = collect(volume, inodes, touched);
+      let payloadBytes = used;
+      for (const { dataBytes } of extents) payloadBytes += extentRecord.size + dataBytes;
+      const blocks = frameBlocks(payloadBytes);
+      const vbn = blocks * BLOCK_BYTES > LOG_FRAME_BYTES_MAX ? undefined : log.place(blocks);
+      if (vbn === undefined) {
+        log.interrupt();
+        clear();
+        return undefined;
+      }
+      const bytes = new Uint8Array(blocks * BLOCK_BYTES);
+      bytes.set((pending as Buffer).subarray(0, used), logFrameHeader.size);
+      let at = logFrameHeader.size + used;
+      const to = new DataView(bytes.buffer);
+      let needsFlush = false;
+      for (const extent of extents) {
+        extentRecord.encode(to, at, extent);
+        bytes.set(extent.data, at + extentRecord.size);
+        at += extentRecord.size + extent.dataBytes;
+        if (extent.vbn === 0) continue;
+        needsFlush = true;
+        volume.logBlocks.pin(extent.vbn, extent.blockCount);
+      }
+      sealFrame(bytes, {
+        nonce: log.nonce,
+        firstSeq,
+        lastSeq: log.seq,
+        payloadBytes,
+        changeCount,
+        extentCount: extents.length,
+      });
+      clear();
+      return { vbn, bytes, lastSeq: log.seq, needsFlush };
+    },
+  };
+}
+
+/** What stands in the blocks that were touched, file by file. Places what is too much to be logged as it is. */
+function collect(volume: Volume, inodes: InodeFile, touched: TouchedRange[]): readonly ChangeExtent[] {
+  const extents: ChangeExtent[] = [];
+  touched.sort((a, b) => a.ino - b.ino || a.first - b.first);
+  let inlineLeft = INLINE_BLOCKS_MAX;
+  for (let from = 0; from < touched.length; ) {
+    const { ino } = touched[from] as TouchedRange;
+    let end = from + 1;
+    while (touched[end]?.ino === ino) end += 1;
+    const ranges = touched.slice(from, end);
+    from = end;
+    const inode = inodes.get(ino);
+    if (inode === undefined || inode.linkCount === 0 || !isRegular(inode.mode)) continue;
+    const dirtyCount = inode.tree.dirtyData?.size ?? 0;
+    if (dirtyCount > Math.min(FILE_INLINE_BLOCKS_MAX, inlineLeft)) {
+      volume.relieve(inode);
+    } else inlineLeft -= dirtyCount;
+    fileExtents(inodes.store, inode, ranges, extents);
+  }
+  return extents;
+}

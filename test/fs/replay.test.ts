@@ -1,0 +1,336 @@
+// What the change log brings back: each kind of change, one by one and many together, with the numbers and times of then.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { BLOCK_BYTES } from "../../src/core/block.ts";
+import { manualClock } from "../../src/core/clock.ts";
+import { CorruptionError } from "../../src/core/errors.ts";
+import { prng } from "../../src/core/prng.ts";
+import { logFrameHeader } from "../../src/format/change-record.ts";
+import { openFileSystem } from "../../src/fs/active.ts";
+import { ROOT_NODE } from "../../src/fs/file-system.ts";
+import { type LogFrame, sealFrame, writeFrame } from "../../src/volume/change-log/frames.ts";
+import { checkVolume } from "../../src/volume/check.ts";
+import { openVolume } from "../../src/volume/open.ts";
+import { randomOperation } from "../sim/operations.ts";
+import { crashDevice, type MemoryDevice, memoryDevice, PowerCut } from "../support/devices.ts";
+import {
+  applyToReal,
+  asName,
+  assertEqual,
+  type Bench,
+  entryAt,
+  forgetful,
+  makeBench,
+  makeDir,
+  nodeAt,
+  placeAt,
+  putFile,
+  readAll,
+  type Slots,
+  tick,
+  writeAt,
+} from "../support/fs-paths.ts";
+import { applyToModel, emptyModel, type Operation } from "../support/model-fs.ts";
+
+const ROOT = { uid: 0, gid: 0 };
+
+/** A filesystem whose log is open. */
+function openBench(blocks = 16384): Bench & { readonly device: MemoryDevice } {
+  const device = memoryDevice(blocks);
+  const bench = makeBench(blocks, device);
+  bench.volume.takeCp("sync");
+  assert(bench.volume.log.isOpen);
+  return Object.assign(bench, { device });
+}
+
+/** As fsync does it. Undefined: there was nothing to write, or the log cannot. */
+function sync({ fs, device }: Bench): LogFrame | undefined {
+  const frame = fs.logFrame();
+  if (frame !== undefined) writeFrame(device, frame);
+  return frame;
+}
+
+/** What a crash now leaves, opened again. Nothing but frames has been made durable since the last consistency point. */
+function recovered(bench: Bench & { readonly device: MemoryDevice }): Bench & { readonly device: MemoryDevice } {
+  const device = bench.device.clone();
+  const clock = manualClock({ seconds: 2_000_000_000, nanoseconds: 5 });
+  const volume = openVolume({ device, clock, random: prng(9), writable: true });
+  assert(volume.log.isUnreplayed, "there are changes in the log");
+  const fs = forgetful(openFileSystem({ volume, clock }));
+  assert.deepEqual(checkVolume(device).findings, []);
+  return { ...bench, device, clock, volume, fs };
+}
+
+const changes: readonly Operation[] = [
+  { kind: "create", path: "/file", mode: 0o640, uid: 3 },
+  { kind: "write", path: "/file", offset: 0, data: new Uint8Array(100).fill(1) },
+  { kind: "write", path: "/file", offset: 3000, data: new Uint8Array(3000).fill(2) },
+  { kind: "write", path: "/file", offset: 100_000, data: new Uint8Array(200_000).fill(3) },
+  { kind: "fallocate", path: "/file", mode: 3, offset: 2000, length: 9000 },
+  { kind: "truncate", path: "/file", sizeBytes: 150_001 },
+  { kind: "fallocate", path: "/file", mode: 16, offset: 149_000, length: 9000 },
+  { kind: "fallocate", path: "/file", mode: 0, offset: 200_000, length: 5 },
+  { kind: "mkdir", path: "/dir", mode: 0o2775, uid: 1 },
+  { kind: "mkdir", path: "/dir/below", mode: 0o700, uid: 2 },
+  { kind: "mknod", path: "/dir/pipe", mode: 0o010600, rdev: 0 },
+  { kind: "mknod", path: "/dir/device", mode: 0o060600, rdev: 0x803 },
+  { kind: "symlink", path: "/dir/short", target: "below" },
+  { kind: "symlink", path: "/dir/long", target: "t".repeat(4000) },
+  { kind: "link", path: "/file", into: "/dir/other name" },
+  { kind: "rename", path: "/dir/below", into: "/above", flags: 0 },
+  { kind: "create", path: "/second", mode: 0o644, uid: 0 },
+  { kind: "rename", path: "/second", into: "/dir/other name", flags: 0 },
+  { kind: "rename", path: "/dir", into: "/above", flags: 2 },
+  { kind: "chmod", path: "/file", mode: 0o4711 },
+  { kind: "chown", path: "/file", uid: 7, gid: 8 },
+  { kind: "utimes", path: "/above", mtime: { seconds: -5, nanoseconds: 123 } },
+  { kind: "setxattr", path: "/file", name: "user.a", value: "v".repeat(10), flags: 1 },
+  { kind: "setxattr", path: "/file", name: "user.b", value: "v".repeat(20_000), flags: 0 },
+  { kind: "removexattr", path: "/file", name: "user.a" },
+  { kind: "unlink", path: "/above/other name" },
+  { kind: "rmdir", path: "/dir" },
+  { kind: "truncate", path: "/file", sizeBytes: 0 },
+  { kind: "unlink", path: "/file" },
+];
+
+test("each change alone is there after a crash, and all of them together", () => {
+  for (const everyOne of [true, false]) {
+    const bench = openBench();
+    const model = emptyModel(bench.clock.now());
+    for (const change of changes) {
+      tick(bench.clock);
+      assert.equal(applyToReal(bench.fs, new Map(), change), "");
+      assert.equal(applyToModel(model, change, bench.clock.now()), "");
+      if (!everyOne) continue;
+      assert.notEqual(sync(bench), undefined, `${change.kind} is described`);
+      assertEqual(recovered(bench).fs, model);
+    }
+    sync(bench);
+    assertEqual(recovered(bench).fs, model);
+  }
+});
+
+test("so do random changes, with a frame now and then, as they were at the last frame", () => {
+  for (let seed = 1; seed <= 12; seed++) {
+    const bench = openBench(4096);
+    const random = prng(seed);
+    const model = emptyModel(bench.clock.now());
+    const slots: Slots = new Map();
+    for (let step = 0; step < 120; step++) {
+      tick(bench.clock);
+      const operation = randomOperation(random, model, 60_000);
+      const answer = applyToReal(bench.fs, slots, operation);
+      if (answer === "ENOSPC") break;
+      assert.equal(answer, applyToModel(model, operation, bench.clock.now()));
+      if (step % 10 !== 9) continue;
+      if (!bench.volume.log.isOpen) bench.volume.takeCp("sync");
+      if (sync(bench) !== undefined) assertEqual(recovered(bench).fs, model);
+    }
+  }
+});
+
+test("inodes have the numbers and generations that they had, although free ones were found elsewhere", () => {
+  const bench = openBench();
+  for (let i = 0; i < 40; i++) putFile(bench.fs, `/old ${i}`);
+  bench.volume.takeCp("sync");
+  for (let i = 0; i < 40; i += 2) bench.fs.unlink(ROOT_NODE, asName(`old ${i}`));
+  for (let i = 0; i < 30; i++) putFile(bench.fs, `/new ${i}`, "contents");
+  bench.fs.setXattr(nodeAt(bench.fs, "/new 3"), asName("user.a"), new Uint8Array(10), 0); // an inode of its own
+  putFile(bench.fs, "/last");
+  sync(bench);
+  const after = recovered(bench);
+  for (const path of [...Array.from({ length: 30 }, (_, i) => `/new ${i}`), "/last"]) {
+    const [then, now] = [entryAt(bench.fs, path), entryAt(after.fs, path)];
+    assert.equal(now.attributes.ino, then.attributes.ino, path);
+    assert.equal(now.generation, then.generation, path);
+  }
+});
+
+test("a number that a large deleted file had is given to the same new file", () => {
+  const bench = openBench(65_536);
+  putFile(bench.fs, "/large");
+  const chunk = new Uint8Array(1 << 20).fill(5);
+  for (let at = 0; at < 100; at++) writeAt(bench.fs, "/large", at << 20, chunk);
+  bench.volume.takeCp("sync");
+  const { ino } = entryAt(bench.fs, "/large").attributes;
+  bench.fs.unlink(ROOT_NODE, asName("large"));
+  while (bench.fs.reclaimSlice());
+  putFile(bench.fs, "/small", "x");
+  assert.equal(entryAt(bench.fs, "/small").attributes.ino, ino, "the case that is tested");
+  sync(bench);
+  assert.equal(entryAt(recovered(bench).fs, "/small").attributes.ino, ino);
+});
+
+test("large data is referred to where it lies, small data is in the frame", () => {
+  const bench = openBench();
+  putFile(bench.fs, "/small");
+  writeAt(bench.fs, "/small", 0, new Uint8Array(3 * BLOCK_BYTES).fill(1));
+  const small = sync(bench);
+  assert(small !== undefined && !small.needsFlush);
+  assert.equal(small.bytes.length, 4 * BLOCK_BYTES);
+  putFile(bench.fs, "/large");
+  writeAt(bench.fs, "/large", 0, new Uint8Array(1 << 20).fill(2)); // whole blocks, on the disk at once
+  putFile(bench.fs, "/scattered");
+  for (let i = 0; i < 100; i++)
+    writeAt(bench.fs, "/scattered", i * 3 * BLOCK_BYTES, new Uint8Array(BLOCK_BYTES).fill(3));
+  const large = sync(bench);
+  assert(large?.needsFlush === true);
+  assert(large.bytes.length <= 2 * BLOCK_BYTES, `${large.bytes.length} bytes`);
+  const after = recovered(bench);
+  assert(readAll(after.fs, "/large").every((byte) => byte === 2));
+  assert.deepEqual(readAll(after.fs, "/scattered"), readAll(bench.fs, "/scattered"));
+});
+
+test("blocks that a frame refers to are not used again before a consistency point has its changes", () => {
+  const bench = openBench(1024);
+  putFile(bench.fs, "/file");
+  writeAt(bench.fs, "/file", 0, new Uint8Array(100 * BLOCK_BYTES).fill(1));
+  sync(bench);
+  // Freed, and all free space written over.
+  bench.fs.unlink(ROOT_NODE, asName("file"));
+  putFile(bench.fs, "/other");
+  let at = 0;
+  for (let full = false; !full; at += 20) {
+    try {
+      writeAt(bench.fs, "/other", at * BLOCK_BYTES, new Uint8Array(20 * BLOCK_BYTES).fill(2));
+    } catch {
+      full = true;
+    }
+  }
+  assert(at > 300);
+  const after = recovered(bench); // no frame since: the file is there
+  assert(readAll(after.fs, "/file").every((byte) => byte === 1));
+});
+
+test("a file that gets its first name needs a consistency point, and so does all after it", () => {
+  const bench = openBench();
+  const made = bench.fs.createUnnamed(ROOT_NODE, 0o600, 2, ROOT);
+  bench.fs.write(made.handle, 0, new Uint8Array(10).fill(4), 0, 10, { fromCache: false, killPriv: false });
+  assert.equal(sync(bench), undefined, "nobody can name it: nothing is to be kept");
+  assert(bench.volume.log.isOpen);
+  bench.fs.link(made.nodeId, ...placeAt(bench.fs, "/named"));
+  putFile(bench.fs, "/later");
+  assert.equal(sync(bench), undefined);
+  assert.equal(bench.volume.log.isOpen, false);
+  bench.volume.takeCp("fsync");
+  assert(bench.volume.log.isOpen);
+  writeAt(bench.fs, "/named", 5, new Uint8Array(1));
+  sync(bench);
+  assert.deepEqual([...readAll(recovered(bench).fs, "/named")], [4, 4, 4, 4, 4, 0, 4, 4, 4, 4]);
+});
+
+test("what was set back to a snapshot does not come out of the log again", () => {
+  const bench = openBench();
+  bench.volume.createSnapshot("before");
+  bench.volume.takeCp("snapshot");
+  putFile(bench.fs, "/file");
+  sync(bench);
+  bench.volume.restoreSnapshot("before");
+  makeDir(bench.fs, "/dir");
+  assert.equal(sync(bench), undefined, "it would follow a state that is gone");
+  assert.equal(entryAt(recovered(bench).fs, "/file").attributes.sizeBytes, 0, "the restore is not durable yet");
+  bench.volume.takeCp("snapshot");
+  putFile(bench.fs, "/after");
+  sync(bench);
+  const after = recovered(bench);
+  entryAt(after.fs, "/dir");
+  entryAt(after.fs, "/after");
+  assert.throws(() => entryAt(after.fs, "/file"), { code: "ENOENT" });
+});
+
+test("writes of one file that follow each other are one description, however many", () => {
+  const bench = openBench();
+  putFile(bench.fs, "/file");
+  for (let i = 0; i < 30_000; i++) writeAt(bench.fs, "/file", i % 4000, new Uint8Array(1).fill(i));
+  const frame = sync(bench);
+  assert(frame !== undefined && frame.bytes.length <= 2 * BLOCK_BYTES);
+  assert.deepEqual(readAll(recovered(bench).fs, "/file"), readAll(bench.fs, "/file"));
+});
+
+test("too much to describe interrupts the log until the next consistency point, and loses nothing", () => {
+  const bench = openBench(65_536);
+  for (let i = 0; i < 12_000; i++) putFile(bench.fs, `/file ${i}`);
+  assert.equal(sync(bench), undefined);
+  assert.equal(bench.volume.log.isOpen, false);
+  bench.volume.takeCp("fsync");
+  putFile(bench.fs, "/one more");
+  assert.notEqual(sync(bench), undefined);
+  const after = recovered(bench);
+  entryAt(after.fs, "/file 11999");
+  entryAt(after.fs, "/one more");
+});
+
+test("a replay that a crash interrupts is done again", () => {
+  const bench = openBench();
+  const model = emptyModel(bench.clock.now());
+  for (const change of changes.slice(0, 20)) {
+    tick(bench.clock);
+    assert.equal(applyToReal(bench.fs, new Map(), change), "");
+    assert.equal(applyToModel(model, change, bench.clock.now()), "");
+    sync(bench);
+  }
+  let isDone = false;
+  for (let operations = 0; !isDone; operations++) {
+    const disk = crashDevice({ random: prng(operations), base: bench.device.clone() });
+    disk.cutAfter(operations);
+    const clock = manualClock();
+    try {
+      openFileSystem({ volume: openVolume({ device: disk, clock, random: prng(1), writable: true }), clock });
+      isDone = true;
+    } catch (error) {
+      if (!(error instanceof PowerCut)) throw error;
+    }
+    const volume = openVolume({ device: disk.crash(), clock, random: prng(2), writable: true });
+    assertEqual(forgetful(openFileSystem({ volume, clock })), model);
+  }
+});
+
+test("without the log, a reader sees the last consistency point", () => {
+  const bench = openBench();
+  putFile(bench.fs, "/file");
+  sync(bench);
+  const clock = manualClock();
+  const volume = openVolume({ device: bench.device.clone(), clock, random: prng(1), writable: false });
+  assert.equal(volume.log.isUnreplayed, false);
+  assert.match(checkVolume(bench.device).notes.join(), /the change log has 1 changes since consistency point/);
+  assert.throws(() => entryAt(openFileSystem({ volume, clock }), "/file"), { code: "ENOENT" });
+});
+
+test("nothing else can be changed before the log is replayed", () => {
+  const bench = openBench();
+  putFile(bench.fs, "/file");
+  sync(bench);
+  const volume = openVolume({ device: bench.device, clock: bench.clock, random: prng(1), writable: true });
+  assert.throws(() => volume.takeCp("sync"), /has not been replayed/);
+});
+
+test("a frame that asks for what cannot be is refused, and nothing is written", () => {
+  const bench = openBench();
+  putFile(bench.fs, "/file", "contents");
+  writeAt(bench.fs, "/file", 0, new Uint8Array(100_000).fill(1));
+  const frame = sync(bench);
+  assert(frame !== undefined);
+  const header = logFrameHeader.decode(new DataView(frame.bytes.buffer), 0);
+  const random = prng(4);
+  let refused = 0;
+  for (let round = 0; round < 600; round++) {
+    const bytes = frame.bytes.slice();
+    const at = logFrameHeader.size + (random.u32() % header.payloadBytes);
+    bytes[at] = random.u32() & 0xff;
+    sealFrame(bytes, header);
+    const device = bench.device.clone();
+    device.write(frame.vbn, bytes.length / BLOCK_BYTES, bytes, 0);
+    const clock = manualClock();
+    const volume = openVolume({ device, clock, random: prng(1), writable: true });
+    const before = volume.committed.cpCount;
+    try {
+      openFileSystem({ volume, clock });
+    } catch (error) {
+      assert(error instanceof CorruptionError, String(error));
+      refused += 1;
+      assert.equal(openVolume({ device, clock, random: prng(1), writable: false }).committed.cpCount, before);
+    }
+  }
+  assert(refused > 10, `${refused} refused`);
+});
