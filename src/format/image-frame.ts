@@ -228,8 +228,11 @@ export interface FrameFields {
   readonly patchCount: number;
 }
 
-/** Completes a frame whose body lies at `frame[frameHeader.size..]`: writes its header. The body must be complete. */
-export function sealFrame(frame: Uint8Array, fields: FrameFields): void {
+/**
+ * Completes a frame whose body lies at `frame[frameHeader.size..]`: writes its header. The body must be complete; its checksum
+ * is given where it is known already.
+ */
+export function sealFrame(frame: Uint8Array, fields: FrameFields, bodyChecksum?: number): void {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.length);
   const body = frame.subarray(frameHeader.size);
   frameHeader.encode(view, 0, {
@@ -238,7 +241,7 @@ export function sealFrame(frame: Uint8Array, fields: FrameFields): void {
     encoding: fields.kind === FRAME_HEADER ? BODY_DEFLATED : fields.patchCount > 0 ? BODY_PATCHED : BODY_PLAIN,
     reserved: new Uint8Array(2),
     bodyBytes: body.length,
-    bodyChecksum: checksum(body),
+    bodyChecksum: bodyChecksum ?? checksum(body),
     reserved2: new Uint8Array(8),
     checksum: 0,
   });

@@ -42,14 +42,14 @@ export async function sendImage(options: SendImageOptions): Promise<SendImageRes
       .toSorted((a, b) => a.id - b.id);
     const base = options.base === undefined ? undefined : findSnapshot(options.volume, volume, options.base);
     const plan = planImage(volume, { tops, base });
-    const sink =
-      options.output === undefined ? openPipeSink() : await openFileSink(options.output, { force: options.force });
     let bytes = 0;
     const onProgress = (progress: Progress): void => {
       ({ bytes } = progress);
       options.onProgress?.(progress);
     };
     const sender = openSender(device, plan, { onProgress });
+    const sink =
+      options.output === undefined ? openPipeSink() : await openFileSink(options.output, { force: options.force });
     await drain(() => sender.next(), sink, options.signal);
     return {
       kind: base === undefined ? "full" : "incremental",

@@ -2,25 +2,24 @@
  * Sending: forms the stream of a storage image.
  *
  * A snapshot's blocks never change, so they are read straight from the block file, in VBN order, run by run, in
- * reads of up to 1 MiB: no tree, no inode, no path. The sender needs nothing of the process that has the volume
+ * reads of up to 1 MiB, whatever they belong to. The sender needs nothing of the process that has the volume
  * mounted but that it holds the snapshots meanwhile; before the trailer it looks whether they are still there.
  *
- *   planImage:  snapshots -> planes -> selection, exact counts, header         (reads map blocks only)
- *   openSender: selection -> frame 0, 1, 2 ... n, one at a time, in one buffer   (reads the blocks)
+ *   planImage:  snapshots -> planes -> selection, exact counts, header            (reads map blocks only)
+ *   openSender: trees -> what blocks must hold, and have come from                (reads metadata that is new)
+ *               selection -> frame 0, 1, 2 ... n, one at a time, in one buffer      (reads the blocks)
+ *
+ * Every block is checked against its parent on the way; the trailer is sent only when all of them agree.
  *
  * Frame k begins with block (k - 1) * 256 of the selection, and the selection knows how many blocks each region
  * has: a sender begins at any frame without reading what comes before.
  */
-import assert from "node:assert/strict";
-import { has } from "../bitset/plane.ts";
-import { nextGap, nextMember } from "../bitset/runs.ts";
-import { BLOCK_BYTES, makeBlock, REGION_BLOCKS, REGION_WORDS } from "../core/block.ts";
-import { checksum } from "../core/checksum.ts";
+import { BLOCK_BYTES } from "../core/block.ts";
+import { blockAppender, checksum } from "../core/checksum.ts";
 import { UserError } from "../core/errors.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import {
-  DATA_BODY_BYTES_MAX,
   DIGEST_START,
   digestFrame,
   encodeImageHeader,
@@ -36,13 +35,18 @@ import {
   runRecord,
   sealFrame,
 } from "../format/image-frame.ts";
+import type { FileRootRecord } from "../format/inode.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
-import { eachChangedMetadata } from "../volume/changed-metadata.ts";
 import { openPlane, type Plane } from "../volume/space/plane.ts";
 import type { Volume } from "../volume/volume.ts";
+import { openCursor } from "./cursor.ts";
+import { type ExpectedBlocks, openExpectedBlocks } from "./expected-blocks.ts";
 import { openReadOnly } from "./open-state.ts";
-import { makePatch } from "./patch.ts";
-import { regionOf, regionStart, type Selection, selectBlocks } from "./select.ts";
+import { openPatches, type Runs } from "./patches-out.ts";
+import { type Selection, selectBlocks } from "./select.ts";
+
+/** Where the blocks of a frame lie in its buffer: its tables end there, however long they are. */
+const BLOCKS_AT = frameHeader.size + FRAME_BLOCKS * (runRecord.size + patchRecord.size + PATCH_BYTES_MAX);
 
 export interface Progress {
   readonly blocksDone: number;
@@ -55,8 +59,8 @@ export interface Progress {
 export interface ImagePlan {
   readonly header: ImageHeader;
   readonly selection: Selection;
-  /** Blocks of the selection that may be sent as patches, and the blocks of the base that they have come from. */
-  readonly bases: ReadonlyMap<number, number>;
+  /** Root of the base, if there is one. */
+  readonly baseRoot: FileRootRecord | undefined;
   /** Frame 0. */
   readonly headerFrame: Uint8Array;
   /** Frames of the stream, header and trailer too. */
@@ -122,42 +126,12 @@ export function planImage(
   return {
     header,
     selection,
-    bases: base === undefined ? new Map() : basesOf(volume, { tops, base, plane: planeOf(base) }),
+    baseRoot: base?.root,
     headerFrame: encodeImageHeader(header),
     frameCount: frameCountFor(selection.blockCount),
     blockCount: selection.blockCount,
   };
 }
-
-/**
- * Where the metadata of the tops has come from. Each top is compared with the one before it, the first with the base; what
- * has changed twice leads back to the base over two steps.
- */
-function basesOf(
-  { active: { store } }: Volume,
-  {
-    tops,
-    base,
-    plane,
-  }: { readonly tops: readonly SnapshotRecord[]; readonly base: SnapshotRecord; readonly plane: Plane },
-): ReadonlyMap<number, number> {
-  const bases = new Map<number, number>();
-  let before = base;
-  for (const top of tops) {
-    eachChangedMetadata(store, { before: before.root, after: top.root }, (vbn, vbnBefore) => {
-      if (bases.size >= BASES_MAX) return;
-      const from = bases.get(vbnBefore) ?? vbnBefore;
-      store.beginOperation();
-      const region = regionOf(from);
-      if (region < plane.regionCount && has(plane.words(region), from - regionStart(region))) bases.set(vbn, from);
-    });
-    before = top;
-  }
-  return bases;
-}
-
-/** Of 1 GiB of changed metadata; what comes beyond is sent whole. */
-const BASES_MAX = 1 << 18;
 
 /** Checks what is asked for, and returns the newest top. */
 function newestTop(
@@ -189,7 +163,8 @@ export function digestOfHeader(headerFrame: Uint8Array): Uint8Array {
 
 /**
  * The frames of a plan, read from the device that the plan's volume is on. Throws UserError "mismatch" when `resume`
- * is of another stream, and at the trailer when a snapshot of the plan was deleted meanwhile; FsError EIO.
+ * is of another stream, and at the trailer when a snapshot of the plan was deleted meanwhile; CorruptionError when a block
+ * is not what its parent expects, at once or at the trailer; FsError EIO.
  */
 export function openSender(
   device: BlockDevice,
@@ -202,19 +177,24 @@ export function openSender(
     readonly onProgress?: ((progress: Progress) => void) | undefined;
   } = {},
 ): ImageSender {
-  const { header, selection, bases, headerFrame, frameCount, blockCount } = plan;
+  const { header, selection, headerFrame, frameCount, blockCount } = plan;
   const stream = frameHeader.get.bodyChecksum(viewOf(headerFrame), 0);
-  const buffer = new Uint8Array(frameHeader.size + DATA_BODY_BYTES_MAX);
+  const buffer = new Uint8Array(BLOCKS_AT + FRAME_BLOCKS * BLOCK_BYTES);
   const view = viewOf(buffer);
+  const blocks = Array.from({ length: FRAME_BLOCKS }, (_, i) =>
+    buffer.subarray(BLOCKS_AT + i * BLOCK_BYTES, BLOCKS_AT + (i + 1) * BLOCK_BYTES),
+  );
   const runVbns = new Uint32Array(FRAME_BLOCKS);
   const runCounts = new Uint32Array(FRAME_BLOCKS);
-  const patches = openPatches(device, bases);
   const cursor = openCursor(selection);
   let frameNumber = 0;
   let blocksDone = 0;
   let bytes = 0;
   let digest = DIGEST_START;
   if (resume !== undefined) startAt(resume);
+  const expected = expectedOf(device, plan, blocksDone === blockCount ? header.volumeBlocks : cursor.peek());
+  const patches = openPatches(device, expected);
+  const appendBlock = blockAppender();
 
   function startAt(from: ResumeRequest): void {
     if (!sameBytes(from.headerDigest, digestOfHeader(headerFrame))) {
@@ -233,8 +213,8 @@ export function openSender(
   function dataFrame(): Uint8Array {
     const wanted = Math.min(FRAME_BLOCKS, blockCount - blocksDone);
     let runCount = 0;
-    for (let blocks = 0; blocks < wanted; ) {
-      const run = cursor.take(wanted - blocks);
+    for (let taken = 0; taken < wanted; ) {
+      const run = cursor.take(wanted - taken);
       const last = runCount - 1;
       if (last >= 0 && (runVbns[last] as number) + (runCounts[last] as number) === cursor.vbn) {
         runCounts[last] = (runCounts[last] as number) + run; // goes on in the next region
@@ -243,40 +223,51 @@ export function openSender(
         runCounts[runCount] = run;
         runCount += 1;
       }
-      blocks += run;
-    }
-    for (let index = 0; index < runCount; index += 1) {
-      runRecord.set.vbn(view, frameHeader.size + index * runRecord.size, runVbns[index] as number);
-      runRecord.set.count(view, frameHeader.size + index * runRecord.size, runCounts[index] as number);
+      taken += run;
     }
     const runs = { runCount, vbns: runVbns, counts: runCounts };
     const patchCount = patches.collect(runs);
-    const blocksAt = patches.store(buffer, frameHeader.size + runCount * runRecord.size);
-    const frame = buffer.subarray(0, readBlocks(runs, blocksAt));
-    sealFrame(frame, { kind: FRAME_DATA, frameNumber, stream, runCount, blockCount: wanted, patchCount });
+    const patchesAt = BLOCKS_AT - patches.bytes;
+    const runsAt = patchesAt - runCount * runRecord.size;
+    patches.store(buffer, patchesAt);
+    for (let index = 0; index < runCount; index += 1) {
+      runRecord.set.vbn(view, runsAt + index * runRecord.size, runVbns[index] as number);
+      runRecord.set.count(view, runsAt + index * runRecord.size, runCounts[index] as number);
+    }
+    const bodyChecksum = readBlocks(runs, checksum(buffer.subarray(runsAt, BLOCKS_AT)));
+    const end = BLOCKS_AT + (wanted - patchCount) * BLOCK_BYTES;
+    const frame = buffer.subarray(runsAt - frameHeader.size, end);
+    const fields = { kind: FRAME_DATA, frameNumber, stream, runCount, blockCount: wanted, patchCount };
+    sealFrame(frame, fields, bodyChecksum);
     blocksDone += wanted;
     return frame;
   }
 
-  /** Reads what lies between patched blocks in one go; returns where the last block ends. */
-  function readBlocks({ runCount, vbns, counts }: Runs, from: number): number {
-    let at = from;
-    let block = 0; // of the frame
-    for (let index = 0; index < runCount; index += 1) {
-      const end = block + (counts[index] as number);
-      const offset = (vbns[index] as number) - block;
-      while (block < end) {
-        const next = Math.min(end, patches.nextIndex(block));
-        if (next > block) device.read(offset + block, next - block, buffer, at);
-        at += (next - block) * BLOCK_BYTES;
-        block = next < end ? next + 1 : end;
+  /** Reads what lies between patched blocks in one go. Returns `sum`, the checksum of what lies before them, continued. */
+  function readBlocks({ runCount, vbns, counts }: Runs, sum: number): number {
+    let bodySum = sum;
+    let place = 0; // of a block that is read
+    let index = 0; // of a block of the frame
+    for (let run = 0; run < runCount; run += 1) {
+      const end = index + (counts[run] as number);
+      const offset = (vbns[run] as number) - index;
+      while (index < end) {
+        const next = Math.min(end, patches.nextIndex(index));
+        if (next > index) device.read(offset + index, next - index, buffer, BLOCKS_AT + place * BLOCK_BYTES);
+        for (; index < next; index += 1, place += 1) {
+          const blockSum = checksum(blocks[place] as Uint8Array);
+          expected.sent(offset + index, blockSum);
+          bodySum = appendBlock(bodySum, blockSum);
+        }
+        if (next < end) index += 1; // it is patched
       }
     }
-    return at;
+    return bodySum;
   }
 
   function trailerFrame(): Uint8Array {
     checkStillHeld(device, header);
+    expected.check();
     return encodeImageTrailer({ frameCount, blockCount, digest }, stream);
   }
 
@@ -298,122 +289,20 @@ export function openSender(
   };
 }
 
-/** The blocks of one frame. */
-interface Runs {
-  readonly runCount: number;
-  readonly vbns: Uint32Array;
-  readonly counts: Uint32Array;
-}
-
-/** The patches of one frame. */
-interface Patches {
-  /** Makes the patches of the blocks that are worth one; returns how many. */
-  collect(runs: Runs): number;
-  /** Writes their table and then themselves from `at` on; returns where they end. */
-  store(into: Uint8Array, at: number): number;
-  /** The first patched block of the frame that is not before `index`. */
-  nextIndex(index: number): number;
-}
-
-function openPatches(device: BlockDevice, bases: ReadonlyMap<number, number>): Patches {
-  if (bases.size === 0) return { collect: () => 0, store: (_, at) => at, nextIndex: () => FRAME_BLOCKS };
-  const table = new Uint8Array(FRAME_BLOCKS * patchRecord.size);
-  const tableView = viewOf(table);
-  const bytes = new Uint8Array(FRAME_BLOCKS * PATCH_BYTES_MAX);
-  const bytesView = viewOf(bytes);
-  const isPatched = new Uint8Array(FRAME_BLOCKS);
-  const [block, base] = [makeBlock(), makeBlock()];
-  let count = 0;
-  let end = 0; // of `bytes`
-
-  function collectOne(index: number, vbn: number, baseVbn: number): void {
-    device.read(vbn, 1, block.bytes, 0);
-    device.read(baseVbn, 1, base.bytes, 0);
-    const length = makePatch(base.words, block.words, bytesView, end);
-    if (length < 0) return;
-    const patch = { index, bytes: length, baseVbn, checksum: checksum(block.bytes) };
-    patchRecord.encode(tableView, count * patchRecord.size, patch);
-    isPatched[index] = 1;
-    count += 1;
-    end += length;
-  }
-
-  return {
-    collect({ runCount, vbns, counts }): number {
-      count = 0;
-      end = 0;
-      isPatched.fill(0);
-      for (let run = 0, index = 0; run < runCount; run += 1) {
-        const vbn = vbns[run] as number;
-        for (let i = 0; i < (counts[run] as number); i += 1, index += 1) {
-          const baseVbn = bases.get(vbn + i);
-          if (baseVbn !== undefined) collectOne(index, vbn + i, baseVbn);
-        }
-      }
-      return count;
-    },
-    store(into, at): number {
-      const patchesAt = at + count * patchRecord.size;
-      into.set(table.subarray(0, count * patchRecord.size), at);
-      into.set(bytes.subarray(0, end), patchesAt);
-      return patchesAt + end;
-    },
-    nextIndex(index): number {
-      const next = isPatched.indexOf(1, index);
-      return next < 0 ? FRAME_BLOCKS : next;
-    },
-  };
-}
-
-/** Goes through the members of a selection, run by run. */
-interface Cursor {
-  /** First block of the run that `take` gave. */
-  readonly vbn: number;
-  /** Takes the next run, of at most `limit` blocks; returns how many. */
-  take(limit: number): number;
-  skip(blocks: number): void;
-}
-
-function openCursor(selection: Selection): Cursor {
-  const words = new Uint32Array(REGION_WORDS);
-  let region = -1;
-  let at = REGION_BLOCKS; // within the region
-  let vbn = 0;
-
-  function enterNextRegion(): void {
-    do region += 1;
-    while (selection.regionCounts[region] === 0);
-    assert.ok(region < selection.regionCounts.length, "more blocks asked for than selected");
-    selection.fill(region, words);
-    at = 0;
-  }
-
-  function take(limit: number): number {
-    let start = at < REGION_BLOCKS ? nextMember(words, at) : REGION_BLOCKS;
-    while (start === REGION_BLOCKS) {
-      enterNextRegion();
-      start = nextMember(words, 0);
-    }
-    const end = Math.min(nextGap(words, start), start + limit);
-    vbn = regionStart(region) + start;
-    at = end;
-    return end - start;
-  }
-
-  return {
-    get vbn(): number {
-      return vbn;
-    },
-    take,
-    skip(blocks): void {
-      let left = blocks;
-      while (left > 0 && left >= (selection.regionCounts[region + 1] as number)) {
-        region += 1;
-        left -= selection.regionCounts[region] as number;
-      }
-      while (left > 0) left -= take(left);
-    },
-  };
+/** What the blocks of a plan from `fromVbn` on must hold. Throws CorruptionError for metadata that does not. */
+export function expectedOf(
+  device: BlockDevice,
+  { header, selection, baseRoot }: ImagePlan,
+  fromVbn: number,
+): ExpectedBlocks {
+  return openExpectedBlocks(device, {
+    selection,
+    base: baseRoot,
+    tops: header.tops.map(({ root }) => root),
+    firstVbn: header.reservedBlocks,
+    endVbn: header.volumeBlocks,
+    fromVbn,
+  });
 }
 
 /** Blocks of a snapshot that is deleted are written over: a stream read meanwhile must not get its trailer. */

@@ -23,7 +23,7 @@ import type { SnapshotRecord } from "../../src/format/snapshot-record.ts";
 import { openReadOnly } from "../../src/image/open-state.ts";
 import { applyPatch, isPatch, makePatch } from "../../src/image/patch.ts";
 import { openReceiver } from "../../src/image/receive.ts";
-import { planImage } from "../../src/image/send.ts";
+import { expectedOf, planImage } from "../../src/image/send.ts";
 import { checkVolume } from "../../src/volume/check.ts";
 import { readFsinfo } from "../../src/volume/fsinfo-copies.ts";
 import type { MemoryDevice } from "../support/devices.ts";
@@ -101,7 +101,8 @@ for (const seed of [1, 2, 3, 4]) {
     const record = (name: string): SnapshotRecord => volume.findSnapshot(name) as SnapshotRecord;
     const inBase = blocksOf(source.device, record("base").root);
     const inTops = tops.map((name) => blocksOf(source.device, record(name).root));
-    const { bases } = planImage(volume, { tops: tops.map(record), base: record("base") });
+    const plan = planImage(volume, { tops: tops.map(record), base: record("base") });
+    const { bases } = expectedOf(source.device, plan, 0);
     assert.ok(bases.size > 0);
     for (const [vbn, baseVbn] of bases) {
       assert.ok(inBase.has(baseVbn), `block ${baseVbn} is not in the base`);

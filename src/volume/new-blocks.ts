@@ -1,23 +1,27 @@
 /**
- * Which block of an older state a block of metadata has come from: the two trees are walked side by side, and what stands at
- * the same position in both, changed, is such a pair. Equal subtrees are not read, so the cost is that of what changed.
+ * Which blocks a state has that an older one has not, by their trees: both are walked side by side, and equal subtrees are not
+ * read, so the cost is that of what has changed. Of each new block the walk tells the checksum that its parent expects, and
+ * of a block of metadata also which block of the older state it has come from: that which stands at the same position there.
  *
  *     inode file: indirect blocks, blocks of inodes --each inode that is not the same--> its tree: indirect blocks,
- *                                                            and the contents of directories, maps, lists of orphans
+ *                                              contents; those of directories, maps and lists of orphans are metadata
  *
- * Contents of files are left out: what an application has written has seldom much in common with what was there.
+ * Metadata is read, and verified. The contents of files are not.
  */
 import { type Block, makeBlock } from "../core/block.ts";
 import { checksum } from "../core/checksum.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
+import type { BlockDevice } from "../device/block-device.ts";
 import { FIRST_FREE_INO, INODE_BYTES, INODES_PER_BLOCK, POINTERS_PER_BLOCK } from "../format/constants.ts";
 import { type FileRootRecord, fileRoot, INODE_INLINE, inodeRecord } from "../format/inode.ts";
-import { type BlockStore, mismatch } from "../tree/block-store.ts";
+import { mismatch } from "../tree/block-store.ts";
 import { type BlockTree, decodeTree, emptyTree, treeOfRecord } from "../tree/block-tree.ts";
 
 const S_IFMT = 0o170000;
 const S_IFDIR = 0o040000;
 const NOTHING = new Uint32Array(POINTERS_PER_BLOCK * 2);
+const NO_TREE = emptyTree();
+const NO_INODES = new DataView(NOTHING.buffer);
 
 /** Pointers; `below` stands at the first of them in a tree that is lower than the other: its root, further down. */
 interface Side {
@@ -31,21 +35,31 @@ interface Depth {
   readonly now: Block;
 }
 
-/** Both VBNs are of blocks that are read and verified here. */
-export type VisitPair = (vbn: number, vbnBefore: number) => void;
+export interface TwoStates {
+  /** The older state; undefined: everything is new. */
+  readonly before: FileRootRecord | undefined;
+  readonly after: FileRootRecord;
+  /** Blocks of the tree area: pointers to others are corrupt. */
+  readonly firstVbn: number;
+  readonly endVbn: number;
+}
+
+/** `vbnBefore`: what the block has come from, as it can be read and verified; 0: nothing is known, or it is contents. */
+export type VisitNew = (vbn: number, checksum: number, vbnBefore: number) => void;
 
 /**
- * Visits each pair of blocks of metadata that stand at the same position in the state after and in the state before and are
- * not the same. A block of the state before that cannot be read has no pair, nor has what lies below it. Throws
- * CorruptionError and FsError EIO for one of the state after.
+ * Visits the blocks that stand somewhere in the state after and not at the same position in the state before. What lies below
+ * a block of the state before that cannot be read counts as new. Throws CorruptionError and FsError EIO for a block of the
+ * state after.
  */
-export function eachChangedMetadata(
-  store: BlockStore,
-  { before, after }: { readonly before: FileRootRecord; readonly after: FileRootRecord },
-  visit: VisitPair,
+export function eachNewBlock(
+  device: BlockDevice,
+  { before, after, firstVbn, endVbn }: TwoStates,
+  visit: VisitNew,
 ): void {
   const depths: Depth[] = [];
-  compareTrees(treeOfRecord(before), treeOfRecord(after), { depth: 0, isMetadata: true, leaf: eachInode });
+  const treeBefore = before === undefined ? NO_TREE : treeOfRecord(before);
+  compareTrees(treeBefore, treeOfRecord(after), { depth: 0, isMetadata: true, leaf: eachInode });
 
   interface Contents {
     readonly depth: number;
@@ -60,37 +74,49 @@ export function eachChangedMetadata(
 
   /** Compares pointers to blocks of `level`, the first of which has the index `first`. */
   function compare(level: number, first: number, old: Side, now: Side, contents: Contents): void {
-    if (level === 0 && !contents.isMetadata) return;
     const { depth } = contents;
     depths[depth] ??= { old: makeBlock(), now: makeBlock() };
     const blocks = depths[depth];
     for (let slot = 0; slot < now.words.length / 2; slot += 1) {
       const vbn = now.words[2 * slot] ?? 0;
       const vbnBefore = old.words[2 * slot] ?? 0;
+      const sum = now.words[2 * slot + 1] ?? 0;
       const oldBelow = slot === 0 ? old.below : undefined;
       const nowBelow = slot === 0 ? now.below : undefined;
-      const isSame = vbn === vbnBefore && now.words[2 * slot + 1] === old.words[2 * slot + 1];
+      const isSame = vbn === vbnBefore && sum === old.words[2 * slot + 1];
       if (isSame && oldBelow === undefined && nowBelow === undefined) continue;
-      const hasNow = vbn !== 0 || nowBelow !== undefined;
-      const hasOld = vbnBefore !== 0 || oldBelow !== undefined;
-      if (!hasNow || !hasOld) continue; // nothing below has an older block
-      if (oldBelow === undefined && !tryRead(vbnBefore, old.words[2 * slot + 1] ?? 0, blocks.old)) continue;
-      if (nowBelow === undefined) read(vbn, now.words[2 * slot + 1] ?? 0, blocks.now);
-      if (vbn !== 0 && vbnBefore !== 0) visit(vbn, vbnBefore);
+      if (vbn === 0 && nowBelow === undefined) continue;
+      if (level === 0 && !contents.isMetadata) {
+        checkVbn(vbn);
+        visit(vbn, sum, 0);
+        continue;
+      }
+      const hasOld = vbnBefore !== 0 && tryRead(vbnBefore, old.words[2 * slot + 1] ?? 0, blocks.old);
+      if (nowBelow === undefined) {
+        read(vbn, sum, blocks.now);
+        visit(vbn, sum, hasOld ? vbnBefore : 0);
+      }
       const index = first + slot;
-      if (level === 0) contents.leaf?.(depth + 1, index, blocks.old.view, blocks.now.view);
+      if (level === 0) contents.leaf?.(depth + 1, index, hasOld ? blocks.old.view : NO_INODES, blocks.now.view);
       else {
-        const oldSide = oldBelow === undefined ? sideIn(blocks.old) : sideOf(oldBelow, level - 1);
-        const nowSide = nowBelow === undefined ? sideIn(blocks.now) : sideOf(nowBelow, level - 1);
+        const oldSide =
+          oldBelow === undefined ? sideIn(hasOld ? blocks.old.words : NOTHING) : sideOf(oldBelow, level - 1);
+        const nowSide = nowBelow === undefined ? sideIn(blocks.now.words) : sideOf(nowBelow, level - 1);
         compare(level - 1, index * POINTERS_PER_BLOCK, oldSide, nowSide, { ...contents, depth: depth + 1 });
       }
     }
   }
 
   function read(vbn: number, expected: number, into: Block): void {
-    store.readData(vbn, 1, into.bytes, 0);
+    checkVbn(vbn);
+    device.read(vbn, 1, into.bytes, 0);
     const found = checksum(into.bytes);
     if (found !== expected) throw mismatch(vbn, found, expected);
+  }
+
+  function checkVbn(vbn: number): void {
+    if (vbn >= firstVbn && vbn < endVbn) return;
+    throw new CorruptionError(`block pointer ${vbn} is outside of the volume (${firstVbn} to ${endVbn - 1})`);
   }
 
   function tryRead(vbn: number, expected: number, into: Block): boolean {
@@ -108,7 +134,8 @@ export function eachChangedMetadata(
       const at = i * INODE_BYTES;
       if (isSameRoot(old, now, at)) continue;
       const isMetadata = index * INODES_PER_BLOCK + i < FIRST_FREE_INO || isDirectory(now, at);
-      compareTrees(treeIn(old, at), treeIn(now, at), { depth, isMetadata, leaf: undefined });
+      const tree = treeIn(now, at);
+      if (tree !== NO_TREE) compareTrees(treeIn(old, at), tree, { depth, isMetadata, leaf: undefined });
     }
   }
 }
@@ -121,7 +148,7 @@ function sideOf(tree: BlockTree, level: number): Side {
   };
 }
 
-function sideIn({ words }: Block): Side {
+function sideIn(words: Uint32Array): Side {
   return { words, below: undefined };
 }
 
@@ -140,6 +167,6 @@ function isDirectory(view: DataView, at: number): boolean {
 /** A free inode, and one whose data lies in it, have no blocks. */
 function treeIn(view: DataView, at: number): BlockTree {
   const isInline = (inodeRecord.get.flags(view, at) & INODE_INLINE) !== 0;
-  if (isInline || inodeRecord.get.mode(view, at) === 0) return emptyTree();
+  if (isInline || inodeRecord.get.mode(view, at) === 0) return NO_TREE;
   return decodeTree(view, at + inodeRecord.offset.root);
 }
