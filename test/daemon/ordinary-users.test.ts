@@ -13,7 +13,7 @@ import {
 } from "../support/private-mounts.ts";
 import { temporaryDirectory } from "../support/temp.ts";
 
-const skip = skipWithoutPrivateMounts("fusermount3");
+const skip = skipWithoutPrivateMounts("fusermount3", "fusermount");
 const NOBODY = 65534;
 
 interface Home {
@@ -52,23 +52,57 @@ async function asUserOk(home: Home, script: UserScript): Promise<string> {
   return stdout;
 }
 
-test("a user formats, mounts, writes, snapshots, unmounts and mounts again", { skip }, async (t) => {
-  const home = homeOf(t);
-  const out = await asUserOk(home, {
-    script: `mkdir m; tidemark format v.tm --size 64M > /dev/null; tidemark mount v.tm m
+for (const transport of ["kernel", "fuse-native"]) {
+  test(`a user formats, mounts, writes, snapshots, unmounts and mounts again: ${transport}`, { skip }, async (t) => {
+    const home = homeOf(t);
+    const out = await asUserOk(home, {
+      script: `mkdir m; tidemark format v.tm --size 64M > /dev/null; tidemark mount v.tm m -o transport=${transport}
       awk '$2 == "${home.home}/m" { print $1, $3, $4 }' /proc/self/mounts
       echo first > m/f; chmod 600 m/f; stat -c '%u %a' m m/f
       tidemark snapshot create v.tm one; echo later > m/f; cat m/.snapshot/one/f
       stat -c %a tidemark; ls tidemark | wc -l
       tidemark umount m; ls m; ls tidemark
       tidemark check v.tm | grep -o 'is consistent'
-      tidemark mount ./v.tm m --read-only; cat m/f; ! touch m/x 2> /dev/null; tidemark umount m`,
+      tidemark mount ./v.tm m --read-only --transport ${transport}; cat m/f; ! touch m/x 2> /dev/null; tidemark umount m`,
+    });
+    const [row, ...rest] = out.split("\n");
+    assert.match(row ?? "", /^v\.tm fuse\.tidemark rw,nosuid,nodev,/);
+    assert.doesNotMatch(row ?? "", /allow_other/, "private, for /etc/fuse.conf does not allow more");
+    assert.deepEqual(rest, [`${NOBODY} 755`, `${NOBODY} 600`, "first", "700", "1", "is consistent", "later", ""]);
   });
-  const [row, ...rest] = out.split("\n");
-  assert.match(row ?? "", /^v\.tm fuse\.tidemark rw,nosuid,nodev,/);
-  assert.doesNotMatch(row ?? "", /allow_other/, "private, for /etc/fuse.conf does not allow more");
-  assert.deepEqual(rest, [`${NOBODY} 755`, `${NOBODY} 600`, "first", "700", "1", "is consistent", "later", ""]);
-});
+
+  test(`a user's busy mount is named and cut off, and what a killed daemon leaves is cleared: ${transport}`, {
+    skip,
+  }, async (t) => {
+    const home = homeOf(t);
+    const out = await asUserOk(home, {
+      script: `mkdir m; tidemark format v.tm --size 64M > /dev/null; tidemark mount v.tm m --transport ${transport}; echo one > m/f
+      (cd m; exec sleep 1000 > /dev/null 2>&1) & sleeper=$!
+      until [ "$(readlink /proc/$sleeper/cwd)" = "${home.home}/m" ]; do sleep 0.05; done
+      tidemark umount m 2> error || echo $?; grep -o 'is in use, by sleep' error
+      echo two > m/g; tidemark umount --force m; flock v.tm echo unlocked; ls m | wc -l
+      ls /proc/$sleeper/cwd/ > /dev/null 2>&1 || echo cut off
+      kill $sleeper; tidemark mount v.tm m --transport ${transport}; cat m/f m/g; sync m/g
+      kill -9 $(tidemark status v.tm --json | grep -o '"pid": [0-9]*' | tail -c +8)
+      until LC_ALL=C ls m 2>&1 | grep -o 'not connected'; do sleep 0.05; done
+      tidemark umount --force m; tidemark mount v.tm m --transport ${transport}; cat m/g; tidemark umount m
+      tidemark check v.tm | grep -o 'is consistent'`,
+    });
+    const lines = [
+      "11",
+      "is in use, by sleep",
+      "unlocked",
+      "0",
+      "cut off",
+      "one",
+      "two",
+      "not connected",
+      "two",
+      "is consistent",
+    ];
+    assert.deepEqual(out.trim().split("\n"), lines);
+  });
+}
 
 test("others, root too, are kept out unless the administrator allows sharing", { skip }, async (t) => {
   const home = homeOf(t);
@@ -99,36 +133,6 @@ test("what a user may not do is refused with the reason", { skip }, async (t) =>
     assert.equal(code, expected, `${line}: ${stderr}`);
     assert.match(stderr, message);
   }
-});
-
-test("a user's busy mount is named and cut off, and what a killed daemon leaves is cleared", { skip }, async (t) => {
-  const home = homeOf(t);
-  const out = await asUserOk(home, {
-    script: `mkdir m; tidemark format v.tm --size 64M > /dev/null; tidemark mount v.tm m; echo one > m/f
-      (cd m; exec sleep 1000 > /dev/null 2>&1) & sleeper=$!
-      until [ "$(readlink /proc/$sleeper/cwd)" = "${home.home}/m" ]; do sleep 0.05; done
-      tidemark umount m 2> error || echo $?; grep -o 'is in use, by sleep' error
-      echo two > m/g; tidemark umount --force m; flock v.tm echo unlocked; ls m | wc -l
-      ls /proc/$sleeper/cwd/ > /dev/null 2>&1 || echo cut off
-      kill $sleeper; tidemark mount v.tm m; cat m/f m/g; sync m/g
-      kill -9 $(tidemark status v.tm --json | grep -o '"pid": [0-9]*' | tail -c +8)
-      until LC_ALL=C ls m 2>&1 | grep -o 'not connected'; do sleep 0.05; done
-      tidemark umount --force m; tidemark mount v.tm m; cat m/g; tidemark umount m
-      tidemark check v.tm | grep -o 'is consistent'`,
-  });
-  const lines = [
-    "11",
-    "is in use, by sleep",
-    "unlocked",
-    "0",
-    "cut off",
-    "one",
-    "two",
-    "not connected",
-    "two",
-    "is consistent",
-  ];
-  assert.deepEqual(out.trim().split("\n"), lines);
 });
 
 test("sharing is allowed by a line of its own", (t) => {

@@ -3,7 +3,7 @@
  * filesystem, and the volume must check clean afterwards. A program that is not installed skips its test; on CI it fails it.
  */
 import assert from "node:assert/strict";
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, readFileSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -190,5 +190,50 @@ test("the project itself compiles on the mount to what it compiles to here", {
     cp -a '${project}/package.json' '${project}/tsconfig.json' '${project}/src' '${at.mnt}/'
     mkdir '${at.mnt}/test' && ln -s '${project}/node_modules' '${at.mnt}/node_modules'
     cd '${at.mnt}' && node_modules/.bin/tsc && diff -r --exclude='*.map' dist/src '${project}/dist/src'`);
+  await assertClean(at);
+});
+
+/** What the project needs to compile, and what that needs. */
+const packages =
+  "typescript @typescript/* @types/* undici-types chokidar readdirp koffi lru-cache yargs y18n cliui escalade " +
+  "get-caller-file string-width strip-ansi ansi-regex wrap-ansi ansi-styles yargs-parser get-east-asian-width emoji-regex";
+
+test("npm installs the same on the mount as here, and the project compiles with it", {
+  skip: skipWithout("npm"),
+}, async (t) => {
+  const at = await place(t);
+  const project = fileURLToPath(new URL("../../../", import.meta.url));
+  const { host } = at;
+  // Without a registry: each package comes from a tarball, and so do those that it depends on.
+  await shell(
+    `mkdir tarballs && cd '${project}/node_modules'
+    npm pack --silent --ignore-scripts --pack-destination '${host}/tarballs' $(ls -d ${packages} | sed 's|^|./|') > '${host}/names'
+    ls -d ${packages} > '${host}/packages'`,
+    { cwd: host },
+  );
+  const lines = (file: string): readonly string[] => readFileSync(join(host, file), "utf8").trim().split("\n");
+  const tarballs = lines("names");
+  const names = lines("packages");
+  assert.equal(tarballs.length, names.length);
+  writeFileSync(
+    join(host, "package.json"),
+    JSON.stringify({
+      name: "app",
+      type: "module",
+      dependencies: Object.fromEntries(names.map((name, i) => [name, `file:../tarballs/${tarballs[i]}`])),
+      overrides: Object.fromEntries(names.map((name) => [name, `$${name}`])),
+    }),
+  );
+  await shell(`
+    cp -a '${host}/tarballs' '${at.mnt}/'
+    for folder in '${host}/app' '${at.mnt}/app'; do
+      mkdir "$folder" "$folder/test" && cp -a '${host}/package.json' '${project}/tsconfig.json' '${project}/src' "$folder/" && cd "$folder"
+      npm install --offline --omit=optional --ignore-scripts --no-audit --no-fund --cache "$folder/../cache" --loglevel=error
+      node_modules/.bin/tsc
+    done
+    cd '${host}/app' && find . -type f,l -printf '%P %y %m %l\\n' | sort > ../here
+    cd '${at.mnt}/app' && find . -type f,l -printf '%P %y %m %l\\n' | sort | diff '${host}/here' -
+    diff -r --exclude='*.map' --exclude=.package-lock.json '${host}/app' '${at.mnt}/app'
+    rm -r '${at.mnt}/cache' '${at.mnt}/app/node_modules'`);
   await assertClean(at);
 });
