@@ -170,8 +170,8 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
         await writeBack(event.node, event.offset).catch(reportError);
         link.post({ kind: "again", request: event.request });
         return;
-      case "reclaimable":
-        link.post({ kind: "reclaim" });
+      case "unfinished":
+        link.post({ kind: "go-on" });
         return;
       case "stale":
         if (door !== undefined) stale.push(forgetRoot(door.descriptor, event.names).catch(reportError));

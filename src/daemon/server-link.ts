@@ -34,7 +34,7 @@ export type ServerOptions = Omit<ServerStart, "wake" | "port">;
 /** Messages that are not answers. */
 export type ServerEvent = Extract<
   FromServer,
-  { readonly kind: "frozen" | "held" | "answered" | "failed" | "log" | "damage" | "flush" | "reclaimable" | "stale" }
+  { readonly kind: "frozen" | "held" | "answered" | "failed" | "log" | "damage" | "flush" | "unfinished" | "stale" }
 >;
 
 export function startServer(options: ServerOptions, onEvent: (event: ServerEvent) => void): ServerLink {
@@ -88,7 +88,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
       case "log":
       case "damage":
       case "flush":
-      case "reclaimable":
+      case "unfinished":
       case "stale":
         onEvent(message);
     }

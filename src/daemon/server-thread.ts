@@ -28,7 +28,7 @@ import type { PathRequest } from "../fuse/native/path-request.ts";
 import { type PathServer, pathServer } from "../fuse/native/path-server.ts";
 import type { LogFrame } from "../volume/change-log/frames.ts";
 import { openVolume } from "../volume/open.ts";
-import type { Volume } from "../volume/volume.ts";
+import type { CpCause, Volume } from "../volume/volume.ts";
 import { type CpTurns, cpTurns } from "./cp-turns.ts";
 import { type Gate, gate } from "./gate.ts";
 import { type Inbox, openInbox } from "./inbox.ts";
@@ -50,10 +50,12 @@ interface Server {
   /** With durability "op": what the reply to the request just handled must wait for. */
   readonly holdAll: (() => DurableAt) | undefined;
   readonly dirtyBytesMax: number;
-  /** Changes in memory from which data is written ahead of the next consistency point. */
+  /** Changes in memory from which data is written ahead of the next consistency point, with each request. */
   relieveAtBytes: number;
-  /** The main thread was told that there is something to reclaim, and has not answered yet. */
-  isReclaiming: boolean;
+  /** A consistency point that will be frozen when the data that it has to write has been written, slice by slice. */
+  easing: { readonly cause: CpCause; slicesLeft: number } | undefined;
+  /** The main thread was told that there is something to go on with, and has not answered yet. */
+  isUnfinished: boolean;
   readonly send: (message: FromServer) => void;
 }
 
@@ -62,6 +64,10 @@ type Again = (request: Uint8Array) => void;
 
 /** Changes that come on top of a full measure are looked through so many times. */
 const RELIEF_STEPS = 16;
+/** Data written in one go before a consistency point that nobody waits for: 1 MiB. Requests come between. */
+const EASE_BLOCKS = 256;
+/** Who goes on writing as fast does not put the consistency point off for longer than this. */
+const EASE_SLICES_MAX = 512;
 
 run(workerData as ServerStart);
 
@@ -120,7 +126,8 @@ function open(start: ServerStart, send: (message: FromServer) => void): Server {
     holdAll: durability === "op" && volume.writable ? lastChange(volume) : undefined,
     dirtyBytesMax,
     relieveAtBytes: dirtyBytesMax,
-    isReclaiming: false,
+    easing: undefined,
+    isUnfinished: false,
     send,
   };
   return server;
@@ -160,7 +167,7 @@ function serveMount(server: Server): void {
       onWake: (again) => receiveAll(server, again),
       afterRequest: () => {
         balance(server);
-        offerReclaiming(server);
+        offerToGoOn(server);
       },
       hold: (seq, reply) => hold(server, seq, descriptor, reply),
       holdAll,
@@ -205,7 +212,7 @@ function servePaths(server: Server): void {
       case "serve-paths":
       case "committed":
       case "failed":
-      case "reclaim":
+      case "go-on":
       case "again":
         receive(server, message, () => {});
     }
@@ -224,7 +231,7 @@ function answerPath(server: Server, paths: PathServer, id: number, request: Path
     } else wantDurable(server, durableAt);
   }
   balance(server);
-  offerReclaiming(server);
+  offerToGoOn(server);
 }
 
 /** The reply waits at the log thread, behind a frame; or at the main thread, for a consistency point, which is asked for. */
@@ -285,12 +292,42 @@ function balance(server: Server): void {
     return;
   }
   if (turns.state.phase === "failed") return;
-  turns.want("dirty");
+  wantEased(server, "dirty");
   if (volume.dirtyBytes < server.relieveAtBytes) return;
-  volume.relieve();
-  // It looks at every changed inode: not again before there is something to gain.
-  server.relieveAtBytes = volume.dirtyBytes + dirtyBytesMax / RELIEF_STEPS;
+  // It looks at every changed inode: where no data is left, not again before there is something to gain.
+  if (!relieveSlice(server)) server.relieveAtBytes = volume.dirtyBytes + dirtyBytesMax / RELIEF_STEPS;
+  if (volume.dirtyBytes < 2 * dirtyBytesMax) return;
+  turns.want("dirty");
   while (volume.dirtyBytes >= 2 * dirtyBytesMax && turns.state.phase === "flushing") waitForMain(server);
+}
+
+/** A consistency point that nobody waits for: what it would have to write at once is written before, in slices. */
+function wantEased(server: Server, cause: CpCause): void {
+  if (server.easing !== undefined || server.turns.state.phase === "failed") return;
+  server.easing = { cause, slicesLeft: EASE_SLICES_MAX };
+  ease(server);
+}
+
+function ease(server: Server): void {
+  const { easing, turns, volume } = server;
+  if (easing === undefined) return;
+  if (turns.state.phase !== "failed" && relieveSlice(server) && easing.slicesLeft > 0) {
+    easing.slicesLeft -= 1;
+    offerToGoOn(server);
+    return;
+  }
+  server.easing = undefined;
+  if (volume.dirty) turns.want(easing.cause);
+}
+
+/** True: data is left. */
+function relieveSlice({ volume, turns }: Server): boolean {
+  try {
+    return volume.relieve({ blocksMax: EASE_BLOCKS });
+  } catch (error) {
+    turns.fail(`changes could not be written: ${plainError(error).message}`);
+    return false;
+  }
 }
 
 /** Blocks freed since the last consistency point can be used after the next. False: that would be nothing. */
@@ -345,7 +382,7 @@ function receive(server: Server, message: ToServer, again: Again): void {
       performRequest(server, message.id, message.request);
       return;
     case "take-cp":
-      if (volume.dirty) turns.want(message.cause);
+      if (volume.dirty) wantEased(server, message.cause);
       return;
     case "committed":
       turns.committed(message.cpCount);
@@ -356,11 +393,12 @@ function receive(server: Server, message: ToServer, again: Again): void {
     case "follow":
       volume.follow();
       return;
-    case "reclaim":
-      server.isReclaiming = false;
-      reclaim(server);
+    case "go-on":
+      server.isUnfinished = false;
+      if (server.fileSystem.doomedCount > 0) reclaim(server);
+      ease(server);
       balance(server);
-      offerReclaiming(server);
+      offerToGoOn(server);
       return;
     case "again":
       again(message.request);
@@ -376,11 +414,15 @@ function receive(server: Server, message: ToServer, again: Again): void {
   }
 }
 
-/** Large files that were deleted are freed when the main thread finds the time, so that requests come between. */
-function offerReclaiming(server: Server): void {
-  if (server.fileSystem.doomedCount === 0 || server.isReclaiming || server.turns.state.phase === "failed") return;
-  server.isReclaiming = true;
-  server.send({ kind: "reclaimable" });
+/**
+ * Large files that were deleted are freed, and data is written ahead of a consistency point, when the main thread finds the
+ * time: so requests come between.
+ */
+function offerToGoOn(server: Server): void {
+  const isMore = server.fileSystem.doomedCount > 0 || server.easing !== undefined;
+  if (!isMore || server.isUnfinished || server.turns.state.phase === "failed") return;
+  server.isUnfinished = true;
+  server.send({ kind: "unfinished" });
 }
 
 function reclaim({ fileSystem, send }: Server): void {

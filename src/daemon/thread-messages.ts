@@ -51,8 +51,8 @@ export type ToServer =
   | { readonly kind: "committed"; readonly cpCount: CpCount }
   /** They could not be written: nothing will be durable any more. */
   | { readonly kind: "failed"; readonly message: string }
-  /** There is time to free a slice of the large files that were deleted. */
-  | { readonly kind: "reclaim" }
+  /** There is time for another slice of what is unfinished. */
+  | { readonly kind: "go-on" }
   /** The block file has a newer consistency point. */
   | { readonly kind: "follow" }
   /** The pages that this request depends on have been written back: it can be answered. */
@@ -67,8 +67,8 @@ export type FromServer =
   | { readonly kind: "answered"; readonly id: number; readonly durableAt: DurableAt; readonly reply: PathReply }
   /** A request that depends on pages of the kernel: they are to be written back, and it is to be asked again. */
   | { readonly kind: "flush"; readonly node: NodeId; readonly offset: number; readonly request: Uint8Array }
-  /** Large files were deleted, and are freed slice by slice when "reclaim" says so. */
-  | { readonly kind: "reclaimable" }
+  /** Deleted files are to be freed, or data to be written, slice by slice: the next one when "go-on" says so. */
+  | { readonly kind: "unfinished" }
   /** The kernel's caches of the root and of these names in it are wrong: the filesystem was set back. */
   | { readonly kind: "stale"; readonly names: readonly Name[] }
   /** The answer to a verb: what it changed is committed. */

@@ -367,7 +367,7 @@ function collect(volume: Volume, inodes: InodeFile, touched: TouchedRange[]): re
     if (inode === undefined || inode.linkCount === 0 || !isRegular(inode.mode)) continue;
     const dirtyCount = inode.tree.dirtyData?.size ?? 0;
     if (dirtyCount > Math.min(FILE_INLINE_BLOCKS_MAX, inlineLeft)) {
-      volume.relieve(inode);
+      volume.relieve({ only: inode });
     } else inlineLeft -= dirtyCount;
     fileExtents(inodes.store, inode, ranges, extents);
   }

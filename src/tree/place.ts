@@ -56,12 +56,20 @@ export function placeTree(store: BlockStore, tree: BlockTree, writer: GatherWrit
   sealNodes(store, tree, writer);
 }
 
-/** Writes dirty data to free blocks; their pointers go into the parents, which stay dirty. */
-export function placeData(store: BlockStore, tree: BlockTree, writer: GatherWriter): void {
+/**
+ * Writes dirty data, so many blocks at most, to free blocks; their pointers go into the parents, which stay dirty. Returns
+ * how many blocks that were.
+ */
+export function placeData(
+  store: BlockStore,
+  tree: BlockTree,
+  writer: GatherWriter,
+  blocksMax: number = Number.POSITIVE_INFINITY,
+): number {
   const data = tree.dirtyData;
-  if (data === undefined || data.size === 0) return;
+  if (data === undefined || data.size === 0) return 0;
   const space = spaceOf(store);
-  const indexes = Float64Array.from(data.keys()).toSorted();
+  const indexes = (data.size <= blocksMax ? Float64Array.from(data.keys()) : firstKeys(data, blocksMax)).toSorted();
   let done = 0;
   while (done < indexes.length) {
     const run = space.allocate(indexes.length - done);
@@ -78,7 +86,20 @@ export function placeData(store: BlockStore, tree: BlockTree, writer: GatherWrit
     done += length;
   }
   space.dirtied(-indexes.length);
-  tree.dirtyData = undefined;
+  if (indexes.length === data.size) tree.dirtyData = undefined;
+  else for (const index of indexes) data.delete(index);
+  return indexes.length;
+}
+
+function firstKeys(data: ReadonlyMap<number, CachedBlock>, count: number): Float64Array {
+  const keys = new Float64Array(count);
+  let taken = 0;
+  for (const key of data.keys()) {
+    if (taken === count) break;
+    keys[taken] = key;
+    taken += 1;
+  }
+  return keys;
 }
 
 /** Gives every dirty node without a place one. True when there was any: doing so may make nodes of the map dirty. */

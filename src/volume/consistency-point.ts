@@ -33,7 +33,7 @@ import { assignPlaces, type GatherWriter, gatherWriter, placeData, placeTree, se
 import { writeFsinfo } from "./fsinfo-copies.ts";
 import type { Allocator } from "./space/allocator.ts";
 import type { VolumeState } from "./state.ts";
-import type { CpCause, FrozenCp } from "./volume.ts";
+import type { CpCause, FrozenCp, Relief } from "./volume.ts";
 
 export function isVolumeDirty(state: VolumeState): boolean {
   return state.active.dirty.size > 0 || state.rootChanged || state.table.changed || state.deleting.length > 0;
@@ -152,18 +152,22 @@ export function takeCp(state: VolumeState, cause: CpCause): void {
 }
 
 /**
- * Writes dirty data, of all files or of one, to its final blocks without a consistency point: so that memory stays bounded
- * while one is in flight, and so that the change log can refer to it. Only the pointers, in dirty indirect blocks, stay
- * behind. An error leaves the volume failed.
+ * Writes dirty data to its final blocks without a consistency point: so that memory stays bounded while one is in flight,
+ * that the next one has little to do at once, and that the change log can refer to it. Only the pointers, in dirty indirect
+ * blocks, stay behind. Returns whether data is left. An error leaves the volume failed.
  */
-export function relieve(state: VolumeState, only?: Inode): void {
+export function relieve(state: VolumeState, { only, blocksMax = Number.POSITIVE_INFINITY }: Relief): boolean {
   const { store, device, active } = state;
+  let left = blocksMax;
   try {
     store.beginOperation();
     const writer = gatherWriter(device);
-    if (only !== undefined) placeData(store, only.tree, writer);
-    else for (const inode of active.dirty.values()) placeData(store, inode.tree, writer);
+    for (const inode of only === undefined ? active.dirty.values() : [only]) {
+      left -= placeData(store, inode.tree, writer, left);
+      if (left === 0) break;
+    }
     writer.flush();
+    return left === 0;
   } catch (error) {
     state.cp = { phase: "failed", cause: error };
     throw error;

@@ -142,7 +142,7 @@ function volumeOf(state: VolumeState): Volume {
     freezeCp: (cause): FrozenCp => freezeCp(state, cause),
     commitCp: (frozen) => commitCp(state, frozen),
     takeCp: (cause) => takeCp(state, cause),
-    relieve: (only) => relieve(state, only),
+    relieve: (how = {}) => relieve(state, how),
     get frozenBlocks(): number {
       return state.allocator?.frozenBlocks ?? 0;
     },

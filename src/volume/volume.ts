@@ -38,6 +38,12 @@ export interface FrozenCp {
   readonly logSeq: number;
 }
 
+/** Which dirty data is written: that of all files, or of one; all of it, or so many blocks. */
+export interface Relief {
+  readonly only?: Inode;
+  readonly blocksMax?: number;
+}
+
 export interface VolumeStatus {
   readonly uuid: string;
   readonly label: string;
@@ -97,10 +103,10 @@ export interface Volume {
   /** Freeze, flush, write fsinfo and commit in one call: for who may wait (commands, tests, simulation). */
   takeCp(cause: CpCause): void;
   /**
-   * Writes dirty data, of all files or of one, to its final blocks without a consistency point. An error leaves the volume
-   * failed.
+   * Writes dirty data to its final blocks without a consistency point. True: some may be left, because it was to be no more.
+   * Throws FsError EIO; the volume has then failed.
    */
-  relieve(only?: Inode): void;
+  relieve(how?: Relief): boolean;
   /** Blocks that the next consistency points give back: what a full volume can hope for. */
   readonly frozenBlocks: number;
 

@@ -1,0 +1,33 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { BLOCK_BYTES } from "../../src/core/block.ts";
+import { checkVolume } from "../../src/volume/check.ts";
+import { makeBench, putFile, readAll, writeAt } from "../support/fs-paths.ts";
+
+test("data is written in slices ahead of a consistency point, which then has none to write, and nothing is lost between", () => {
+  const bench = makeBench();
+  const { fs, volume, device } = bench;
+  putFile(fs, "/scattered");
+  for (let i = 0; i < 300; i++) writeAt(fs, "/scattered", i * 3 * BLOCK_BYTES, new Uint8Array(BLOCK_BYTES).fill(i));
+  for (let i = 0; i < 50; i++) putFile(fs, `/small ${i}`, new Uint8Array(BLOCK_BYTES).fill(i));
+  const before = volume.dirtyBytes;
+  let slices = 0;
+  while (volume.relieve({ blocksMax: 32 })) {
+    slices += 1;
+    // What is changed between is in it too, a block that was written already as well.
+    writeAt(fs, "/scattered", 5, new Uint8Array(10).fill(slices));
+    assert.equal(readAll(fs, "/scattered")[5], slices);
+  }
+  assert(slices >= 350 / 32 && slices <= 700 / 32, `${slices} slices`);
+  assert(volume.dirtyBytes < before / 2, "the pointers are left");
+  const frozen = volume.freezeCp("sync");
+  assert(frozen.blocksWritten < 30, `${frozen.blocksWritten} blocks at once`);
+  device.flush();
+  for (const vbn of frozen.fsinfoVbns) device.writeDurable(vbn, frozen.fsinfo);
+  volume.commitCp(frozen);
+  bench.reopen();
+  const scattered = readAll(bench.fs, "/scattered");
+  for (let i = 1; i < 300; i++) assert.equal(scattered[i * 3 * BLOCK_BYTES], i % 256);
+  for (let i = 0; i < 50; i++) assert.equal(readAll(bench.fs, `/small ${i}`)[7], i);
+  assert.deepEqual(checkVolume(device).findings, []);
+});
