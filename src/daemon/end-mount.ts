@@ -49,14 +49,14 @@ export async function endMount(mount: EndingMount, { force }: { readonly force: 
 
 /** Unmounts the directory. A copy of the mount may stay, so everything is durable before. */
 async function unmountHere(mount: EndingMount, force: boolean): Promise<void> {
-  const { mountPoint } = mount;
+  const { mountPoint, device } = mount;
   await makeDurable(mount);
   try {
     await mount.door.quietly(() => unmount(mountPoint));
   } catch (error) {
     if (!(error instanceof UserError) || error.failure !== "in-use") throw error;
     if (!force) throw await busyError(mountPoint, error);
-    if (mount.writes) await syncMount(mountPoint).catch(() => {});
+    if (mount.writes) await syncMount(device).catch(() => {});
     await cutOff(mount);
     await unmount(mountPoint, { lazy: true });
   }

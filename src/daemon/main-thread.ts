@@ -291,7 +291,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
 
   async function answer(request: ControlRequest): Promise<unknown> {
     if (isVolumeRequest(request)) {
-      if (mode.kind === "write" && syncsFirst(request.verb)) await syncMount(mountPoint);
+      if (mode.kind === "write" && syncsFirst(request.verb)) await syncMount(mountedAs);
       const value = await link.perform(request);
       await Promise.all(stale.splice(0));
       return value;

@@ -8,7 +8,8 @@
  */
 import { readFile } from "node:fs/promises";
 import { UserError } from "../core/errors.ts";
-import { mountTable, run } from "../fuse/mount.ts";
+import { run } from "../fuse/mount.ts";
+import { placeOf } from "./holders.ts";
 
 /** Write-back requests that the kernel hands over between two of our own, at least. */
 const BACKGROUND_MIN = 64;
@@ -18,24 +19,27 @@ const ROUNDS_MAX = 4096;
 /** What one child asks: the paths of a command line have a limit. */
 const ROUNDS_AT_ONCE = 64;
 
-/** Resolves when everything written to the mount before the call has reached the filesystem. */
-export async function syncMount(mountPoint: string): Promise<void> {
-  const { status, errors } = await run("sync", ["-f", mountPoint]);
-  if (status !== 0) throw new UserError("failed", `cannot flush the kernel's cache of ${mountPoint}: ${errors}`);
-  const waiting = await queueLength(mountPoint);
+/**
+ * Resolves when everything written to the mount of this number before the call has reached the filesystem. Its directory may
+ * be unmounted, and copies of it be left: then by way of one of these. What can be reached by none is left out.
+ */
+export async function syncMount(device: string): Promise<void> {
+  const place = await placeOf(device);
+  if (place === undefined) return;
+  const { status, errors } = await run("sync", ["-f", place]);
+  if (status !== 0) throw new UserError("failed", `cannot flush the kernel's cache of ${place}: ${errors}`);
+  const waiting = await queueLength(device);
   const rounds = waiting === undefined ? ROUNDS_UNKNOWN : Math.min(ROUNDS_MAX, Math.ceil(waiting / BACKGROUND_MIN) + 1);
   for (let done = 0; done < rounds; done += ROUNDS_AT_ONCE) {
-    const paths = Array.from({ length: Math.min(ROUNDS_AT_ONCE, rounds - done) }, () => mountPoint);
+    const paths = Array.from({ length: Math.min(ROUNDS_AT_ONCE, rounds - done) }, () => place);
     const asked = await run("stat", ["--file-system", "--format=", "--", ...paths]);
-    if (asked.status !== 0) throw new UserError("failed", `cannot flush ${mountPoint}: ${asked.errors}`);
+    if (asked.status !== 0) throw new UserError("failed", `cannot flush ${place}: ${asked.errors}`);
   }
 }
 
 /** Requests that wait in the kernel or are being handled; undefined where fusectl is not mounted. */
-async function queueLength(mountPoint: string): Promise<number | undefined> {
-  const device = mountTable().findLast((row) => row.directory === mountPoint)?.device ?? "";
+async function queueLength(device: string): Promise<number | undefined> {
   const [, minor = ""] = device.split(":");
-  if (minor === "") return undefined;
   try {
     const text = await readFile(`/sys/fs/fuse/connections/${minor}/waiting`, "utf8");
     const waiting = Number.parseInt(text, 10);

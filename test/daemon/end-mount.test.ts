@@ -83,6 +83,17 @@ test("a bind mount keeps the filesystem, and umount names it", { skip }, async (
   assert(stderr.includes(`copies of the mount: ${join(folder, "b")}\n`), stderr);
 });
 
+test("a snapshot has what was written to a copy of the mount and not written back yet", { skip }, async (t) => {
+  const { lines } = await withMount(
+    temporaryDirectory(t),
+    `${copyInOtherNamespace}
+    tidemark umount m 2> /dev/null; exec 7> $copy/g; echo two >&7
+    tidemark snapshot create v.tm s > /dev/null; cat $copy/.snapshot/s/g
+    exec 7>&-; kill $other; flock v.tm true`,
+  );
+  assert.deepEqual(lines, ["two", "is consistent"]);
+});
+
 test("consistency points are taken after the directory was unmounted", { skip }, async (t) => {
   const { lines } = await withMount(
     temporaryDirectory(t),

@@ -148,35 +148,14 @@ test("dbench, postmark and stress-ng run through without an error", {
   await shell(
     `cd '${at.mnt}' && mkdir pm && printf 'set location pm\\nset number 1000\\nset transactions 2000\\nrun\\nquit\\n' | postmark >/dev/null`,
   );
-  const stressors = [
-    "access",
-    "chdir",
-    "chmod",
-    "chown",
-    "dentry",
-    "dir",
-    "dirdeep",
-    "dup",
-    "fallocate",
-    "fcntl",
-    "file-ioctl",
-    "filename",
-    "flock",
-    "fpunch",
-    "fstat",
-    "hdd",
-    "link",
-    "lockf",
-    "rename",
-    "seek",
-    "symlink",
-    "utime",
-    "verity",
-    "xattr",
-  ];
-  const jobs = stressors.map((stressor) => `--${stressor} 1`).join(" ");
+  const stressors =
+    "access chdir chmod chown copy-file dentry dir dirdeep dirmany dup fallocate fcntl file-ioctl filename flock fpunch fstat handle hdd inode-flags inotify io iomix lease link locka lockf lockofd mknod open rename seek symlink sync-file touch utime verity xattr";
+  const jobs = stressors
+    .split(" ")
+    .map((stressor) => `--${stressor} 1`)
+    .join(" ");
   await shell(
-    `cd '${at.mnt}' && mkdir st && stress-ng --temp-path st --verify --timeout 1s --sequential 0 ${jobs} --hdd-bytes 16m --fallocate-bytes 16m 2>&1`,
+    `cd '${at.mnt}' && mkdir st && stress-ng --temp-path st --verify --timeout 1s --sequential 0 ${jobs} --hdd-bytes 16m --fallocate-bytes 16m --iomix-bytes 16m --sync-file-bytes 16m --copy-file-bytes 128m 2>&1`,
   );
   await assertClean(at);
 });
