@@ -83,13 +83,21 @@ test("a bind mount keeps the filesystem, and umount names it", { skip }, async (
   assert(stderr.includes(`copies of the mount: ${join(folder, "b")}\n`), stderr);
 });
 
+/** A shell closes a copy of its descriptor after each command, and closing writes back. */
+const writeAndStay = `import os, sys, time
+f = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+os.write(f, b"two\\n")
+time.sleep(1000)`;
+
 test("a snapshot has what was written to a copy of the mount and not written back yet", { skip }, async (t) => {
   const { lines } = await withMount(
     temporaryDirectory(t),
     `${copyInOtherNamespace}
-    tidemark umount m 2> /dev/null; exec 7> $copy/g; echo two >&7
+    tidemark umount m 2> /dev/null
+    python3 -c '${writeAndStay}' $copy/g & writer=$!
+    until [ "$(stat -c %s $copy/g 2> /dev/null)" = 4 ]; do sleep 0.05; done
     tidemark snapshot create v.tm s > /dev/null; cat $copy/.snapshot/s/g
-    exec 7>&-; kill $other; flock v.tm true`,
+    kill $writer $other; flock v.tm true`,
   );
   assert.deepEqual(lines, ["two", "is consistent"]);
 });

@@ -73,9 +73,13 @@ test("a file that is resized keeps its lock", (t) => {
   assert.equal(failure(() => lockVolume(other)).failure, "in-use");
 });
 
+/** Programs of root's. */
+const env = { ...process.env, PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin` };
+
 function loopDevice(file: string): string | undefined {
   try {
     return execFileSync("losetup", ["--find", "--show", file], {
+      env,
       stdio: ["ignore", "pipe", "ignore"],
       encoding: "utf8",
     }).trim();
@@ -89,10 +93,10 @@ test("a block device that the kernel has mounted is not locked", (t) => {
   const folder = temporaryDirectory(t);
   const [image, directory] = [join(folder, "image"), join(folder, "mnt")];
   mkdirSync(directory);
-  execFileSync("mkfs.ext4", ["-q", image, "8M"]);
+  execFileSync("mkfs.ext4", ["-q", image, "8M"], { env });
   const loop = loopDevice(image);
   if (loop === undefined) return t.skip("there are no loop devices here");
-  t.after(() => execFileSync("losetup", ["--detach", loop]));
+  t.after(() => execFileSync("losetup", ["--detach", loop], { env }));
   execFileSync("mount", [loop, directory]);
   try {
     const device = openFileDevice(loop, { writable: true });

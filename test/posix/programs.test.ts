@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { mountVolume, shell, skipWithoutMounts, tidemarkOk, unmountVolume } from "../support/mounts.ts";
+import { inPrivateMounts, tidemarkCommand } from "../support/private-mounts.ts";
 import { temporaryDirectory } from "../support/temp.ts";
 
 const skip = skipWithoutMounts();
@@ -168,4 +169,32 @@ test("kill -9 of the daemon loses nothing that was synced, and leaves a clean vo
   }
   await unmountVolume(mnt);
   await assertClean(volume);
+});
+
+test("a filesystem lies in a file of the mount, an overlay lies over the mount, and no swap in it", {
+  skip,
+}, async (t) => {
+  const folder = temporaryDirectory(t);
+  const { code, stdout, stderr } = await inPrivateMounts(
+    `PATH="$PATH:/usr/sbin:/sbin"; cd ${folder}; mkdir m loop upper over; tidemark() { ${tidemarkCommand} "$@"; }
+    tidemark format v.tm --size 512M > /dev/null; tidemark mount v.tm m
+    truncate -s 64M m/image; mkfs.ext4 -q m/image; mount -o loop m/image loop
+    cp -a /etc/init.d loop/; diff -r /etc/init.d loop/init.d; umount loop; e2fsck -fn m/image > /dev/null 2>&1; echo loop
+    mkdir -p m/lower/d; echo below > m/lower/f; echo below > m/lower/d/g; mount -t tmpfs none upper; mkdir upper/u upper/w
+    mount -t overlay overlay -o lowerdir=m/lower,upperdir=upper/u,workdir=upper/w over
+    cat over/f; echo above > over/f; rm -r over/d; cat over/f m/lower/f m/lower/d/g; ls over; umount over
+    head -c 1M /dev/zero > m/swap; chmod 600 m/swap; mkswap m/swap > /dev/null; swapon m/swap 2>&1 | grep -o 'Invalid argument'
+    tidemark umount m; tidemark check v.tm | grep -o 'is consistent'`,
+  );
+  assert.equal(code, 0, stderr);
+  assert.deepEqual(stdout.trim().split("\n"), [
+    "loop",
+    "below",
+    "above",
+    "below",
+    "below",
+    "f",
+    "Invalid argument",
+    "is consistent",
+  ]);
 });
