@@ -9,7 +9,7 @@
  *     node ordered-set.js read DIR        until stdin ends; then prints what it saw as JSON
  */
 import assert from "node:assert/strict";
-import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, readSync, writeSync } from "node:fs";
+import { closeSync, constants, fsyncSync, mkdirSync, openSync, readdirSync, readSync, writeSync } from "node:fs";
 import { join } from "node:path";
 
 const FILES = 12;
@@ -26,13 +26,19 @@ export interface Seen {
   readonly faults: readonly string[];
 }
 
+/**
+ * Direct, so that a write is one request, and in a state as a whole or not at all. One that goes through the page cache may be
+ * flushed there for a snapshot when only its first page has been copied, if the writer has just lost the processor.
+ */
+const WRITE_WHOLE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_DIRECT;
+
 const [, , what, folder] = process.argv;
 if (what === "write" && folder !== undefined) write(folder);
 else if (what === "read" && folder !== undefined) read(folder);
 
 function write(into: string): void {
   mkdirSync(into, { recursive: true });
-  const files = Array.from({ length: FILES }, (_, i) => openSync(join(into, `f${i}`), "w"));
+  const files = Array.from({ length: FILES }, (_, i) => openSync(join(into, `f${i}`), WRITE_WHOLE, 0o644));
   for (let n = 1; ; n += 1) {
     const bytes = Buffer.from(String(n).padStart(DIGITS, "0").repeat(REPEATS));
     for (const file of files) {
