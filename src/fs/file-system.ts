@@ -10,6 +10,7 @@
  * stays in it. ROOT_NODE is the root of whatever state is current.
  */
 import type { Time } from "../core/clock.ts";
+import { FsError } from "../core/errors.ts";
 import type { Brand, ChangeSeq } from "../core/numbers.ts";
 
 /** state * 2^32 + ino, below 2^53. The kernel's nodeid: its low word is the ino, its high word the state. */
@@ -74,6 +75,12 @@ export interface AttributeChanges {
   readonly killPriv?: boolean;
 }
 
+/**
+ * What `lookup` throws where nobody but the kernel can make the name: it may remember that there is none. Made once, for it is
+ * answered at every search of a path.
+ */
+export const NO_ENTRY: FsError = new FsError("ENOENT", "no such name");
+
 /** An open file or directory. */
 export type Handle = Brand<number, "Handle">;
 
@@ -117,7 +124,7 @@ export interface Changed {
 export type DurableAt = ChangeSeq | 0;
 
 export interface FileSystem {
-  /** ENOENT when there is none. Counts one lookup of the node. */
+  /** ENOENT when there is none, see NO_ENTRY. Counts one lookup of the node. */
   lookup(parent: NodeId, name: Name): Entry;
   /** The kernel forgets `count` lookups of the node. */
   forget(node: NodeId, count: number): void;

@@ -14,13 +14,14 @@ import { freeXattrs } from "../tree/xattr.ts";
 import { giveLists, inheritedLists, withoutUmask } from "./access-list.ts";
 import { inodeMapBound, inodesBound, insertBound, removeBound } from "./bounds.ts";
 import type { Made } from "./changes.ts";
-import { type Context, entryOf, stampChange, writableInodes } from "./context.ts";
+import { type Context, entryOf, isMoving, stampChange, writableInodes } from "./context.ts";
 import {
   type Caller,
   type Entry,
   type FileSystem,
   type Handle,
   type Name,
+  NO_ENTRY,
   type NodeId,
   type Opened,
 } from "./file-system.ts";
@@ -63,8 +64,8 @@ export interface Place {
   readonly file: DirectoryFile;
 }
 
-/** Answered at every search of a path: made once. */
-const NO_ENTRY = new FsError("ENOENT", "no such name");
+/** The next state of a mirror may have it. */
+const NO_ENTRY_NOW = new FsError("ENOENT", "no such name now");
 const SYMLINK_BLOCKS = 4;
 
 export function nameOperations(context: Context): NameOperations {
@@ -95,7 +96,7 @@ export function nameOperations(context: Context): NameOperations {
       return snapshotsEntry(context, state, ino);
     }
     const entry = lookupEntry(new DirectoryFile(inodes, dir), inodes.hashSeed, name);
-    if (entry === undefined) throw NO_ENTRY;
+    if (entry === undefined) throw isMoving(context, state) ? NO_ENTRY_NOW : NO_ENTRY;
     return found(state, childOf(inodes, dir, entry));
   }
 

@@ -130,6 +130,7 @@ test("a snapshot has everything written before the command, and restore goes bac
     `cd ${dir}; echo before > file; mkdir d; for i in $(seq 200); do echo $i > d/$i; done; head -c 20000000 /dev/urandom > big`,
   );
   const sum = await shell(`cd ${dir} && find . -type f | sort | xargs sha256sum`);
+  assert.equal((await run("ls", [`${dir}/.snapshot/one`])).code, 2, "there is no such snapshot yet");
   await tidemarkOk(["snapshot", "create", volume, "one"]);
   assert.equal(await shell(`cd ${dir}/.snapshot/one && find . -type f | sort | xargs sha256sum`), sum);
   await shell(
@@ -137,6 +138,7 @@ test("a snapshot has everything written before the command, and restore goes bac
   );
   assert.equal(await shell(`cat ${dir}/.snapshot/one/file`), "before\n");
   await tidemarkOk(["snapshot", "create", volume, "two"]);
+  assert.equal((await run("ls", [`${dir}/big`, `${dir}/d/1`])).code, 2, "looked for in vain");
   await tidemarkOk(["snapshot", "restore", volume, "one"]);
   assert.equal(await shell(`cd ${dir} && find . -type f | sort | xargs sha256sum`), sum, "no cache of what was");
   assert.equal(await shell(`ls ${dir}/.snapshot`), "one\ntwo\n");

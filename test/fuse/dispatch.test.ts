@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { manualClock } from "../../src/core/clock.ts";
-import { CorruptionError, errnoOf } from "../../src/core/errors.ts";
+import { CorruptionError, errnoOf, FsError } from "../../src/core/errors.ts";
 import { changeSeq } from "../../src/core/numbers.ts";
 import type { FileSystem, Handle, NodeId } from "../../src/fs/file-system.ts";
-import { ROOT_NODE, XATTR_CLEAR_SETGID } from "../../src/fs/file-system.ts";
+import { NO_ENTRY, ROOT_NODE, XATTR_CLEAR_SETGID } from "../../src/fs/file-system.ts";
 import * as abi from "../../src/fuse/kernel/abi.ts";
 import { opcode, replyHeader, requestHeader } from "../../src/fuse/kernel/abi.ts";
 import { type Connection, makeConnection } from "../../src/fuse/kernel/connection.ts";
@@ -222,6 +222,28 @@ test("a request that lies about its length, its names or its node is refused", (
   assert.equal(ask(connection, opcode.MKDIR, mkdir)?.error, 0);
   const write = { handle: 1 as Handle, offset: 0, sizeBytes: 5, writeFlags: 0, lockOwner: 0, flags: 0, padding: 0 };
   assert.equal(ask(connection, opcode.WRITE, record(abi.writeRequest, write, "1234"))?.error, errnoOf("EINVAL"));
+});
+
+/** What is answered to a LOOKUP whose filesystem throws this. */
+function missing(error: FsError): Answer | undefined {
+  const { connection } = makeServer({
+    lookup: () => {
+      throw error;
+    },
+  });
+  init(connection);
+  connection.reply.fill(0xff);
+  return ask(connection, opcode.LOOKUP, text("none\0"));
+}
+
+test("that there is no such name the kernel may remember where nobody else can make it, and only there", () => {
+  const kept = missing(NO_ENTRY);
+  assert(kept);
+  assert.deepEqual([kept.error, kept.body.length], [0, abi.entryReply.size]);
+  const entry = abi.entryReply.decode(kept.view, 0);
+  assert.deepEqual([entry.node, entry.entryValidNs, entry.attributes.mode], [0, 0, 0]);
+  assert(entry.entryValidSeconds > 86_400, "for as long as the kernel likes");
+  assert.equal(missing(new FsError("ENOENT", "another"))?.error, errnoOf("ENOENT"));
 });
 
 test("sizes and offsets of 2^53 and more are refused, not rounded", () => {

@@ -17,6 +17,24 @@ same(os.pathconf(".", "PC_NAME_MAX"), 255)
 `,
     ),
 
+  "a name that was looked for in vain can be made in every way": (root) =>
+    python(
+      root,
+      `
+put("f"); os.mkdir("d")
+makers = {
+    "made": lambda n: put(n), "dir": lambda n: os.mkdir(n), "soft": lambda n: os.symlink("f", n), "hard": lambda n: os.link("f", n),
+    "fifo": lambda n: os.mkfifo(n), "moved": lambda n: os.rename("d", n),
+}
+for name, make in makers.items():
+    for again in range(2): fails(errno.ENOENT, os.lstat, name); fails(errno.ENOENT, os.open, name, os.O_RDWR)
+    make(name); os.lstat(name); check(name in os.listdir("."), name)
+os.unlink("made"); fails(errno.ENOENT, os.stat, "made"); put("made"); os.stat("made")
+os.rename("made", "left"); fails(errno.ENOENT, os.stat, "made"); os.rename("left", "made"); os.stat("made"); fails(errno.ENOENT, os.stat, "left")
+os.rmdir("dir"); fails(errno.ENOENT, os.stat, "dir/x"); os.mkdir("dir"); fails(errno.ENOENT, os.stat, "dir/x"); put("dir/x"); os.stat("dir/x")
+`,
+    ),
+
   "a path has fewer than 4096 bytes, a symbolic link up to 4095": (root) =>
     python(
       root,

@@ -15,6 +15,7 @@ import {
   type Changed,
   type Entry,
   type FileSystem,
+  NO_ENTRY,
   type NodeId,
   type Opened,
   XATTR_CLEAR_SETGID,
@@ -22,7 +23,7 @@ import {
 import * as abi from "./abi.ts";
 import { opcode, replyHeader, requestHeader } from "./abi.ts";
 import { type Connection, negotiate, PAYLOAD_BYTES_MAX } from "./connection.ts";
-import { putAttributesReply, putEntry, putHeader, putOpened, putStatus, putStatx } from "./replies.ts";
+import { putAbsence, putAttributesReply, putEntry, putHeader, putOpened, putStatus, putStatx } from "./replies.ts";
 import {
   attributeChanges,
   callerOf,
@@ -91,7 +92,7 @@ const rows: readonly (Row | undefined)[] = table([
   // learns to ask no more. A held reply goes out when it may, interrupted or not.
   [opcode.INTERRUPT, "INTERRUPT", 0, () => -ENOSYS],
 
-  [opcode.LOOKUP, "LOOKUP", 0, (c, fs) => entry(c, fs.lookup(c.node, takeName(c)))],
+  [opcode.LOOKUP, "LOOKUP", 0, lookup],
   [opcode.FORGET, "FORGET", abi.forgetRequest.size, forget],
   [opcode.BATCH_FORGET, "BATCH_FORGET", abi.batchForgetRequest.size, batchForget],
   [opcode.GETATTR, "GETATTR", abi.getattrRequest.size, getAttributes],
@@ -196,6 +197,15 @@ function table(list: readonly (readonly [code: number, name: string, argumentByt
 
 function entry(connection: Connection, found: Entry): number {
   return putEntry(connection.replyView, BODY, found);
+}
+
+function lookup(connection: Connection, fs: FileSystem): number {
+  try {
+    return entry(connection, fs.lookup(connection.node, takeName(connection)));
+  } catch (error) {
+    if (error !== NO_ENTRY) throw error;
+    return putAbsence(connection.replyView, BODY);
+  }
 }
 
 function entryAndHandle({ replyView: view }: Connection, made: Entry & Opened): number {

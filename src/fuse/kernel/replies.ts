@@ -36,6 +36,13 @@ export function putEntry(view: DataView, at: number, entry: Entry): number {
   return entryReply.size;
 }
 
+/** There is no such name, and the kernel may remember that: an entry without a node. */
+export function putAbsence(view: DataView, at: number): number {
+  for (let i = at; i < at + entryReply.size; i += 4) view.setUint32(i, 0);
+  entryReply.set.entryValidSeconds(view, at, SECONDS_MAX);
+  return entryReply.size;
+}
+
 export function putAttributesReply(view: DataView, at: number, reply: AttributesReply): number {
   attributesReply.set.validSeconds(view, at, wholeSeconds(reply.attributesValidMs));
   attributesReply.set.validNs(view, at, restNs(reply.attributesValidMs));
