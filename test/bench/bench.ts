@@ -16,7 +16,8 @@ import { cpus, release, tmpdir, totalmem } from "node:os";
 import { join, resolve } from "node:path";
 import { isMounted, makePeer, otherBuild, type Peer, type Place, peerNames } from "./peers.ts";
 import { command, killCommands, resetPeak, shell, usageOf } from "./processes.ts";
-import { type Row, rows, type Session, type Sizes } from "./rows.ts";
+import { rows as plainRows, type Row, type Session, type Sizes } from "./rows.ts";
+import { scaleRows } from "./scale-rows.ts";
 import { linesOf, type Measured, tableOf } from "./table.ts";
 
 const GIB = 2 ** 30;
@@ -85,7 +86,7 @@ try {
 }
 
 async function bench(): Promise<void> {
-  const chosen = rows.filter(
+  const chosen = [...plainRows, ...scaleRows].filter(
     (row) =>
       (row.isLong !== true || isSet("FULL")) &&
       (wantedRows === undefined || wantedRows.some((want) => row.name.includes(want))),
@@ -128,7 +129,8 @@ async function runRow(row: Row, round: number): Promise<void> {
   }
 }
 
-function canDo({ needs }: Row, { streams }: Peer): boolean {
+function canDo({ needs, only }: Row, { name, streams }: Peer): boolean {
+  if (only !== undefined && only !== name) return false;
   return needs === undefined || (needs === "streams" ? streams !== undefined : streams?.snapshots !== undefined);
 }
 

@@ -36,7 +36,7 @@ export interface Session {
 
 export interface Value {
   readonly label: string;
-  readonly unit: "MB/s" | "/s" | "s" | "MB";
+  readonly unit: "MB/s" | "/s" | "s" | "ms" | "MB";
   /** Ratios to be reached, by peer: so many times as fast, or as little. */
   readonly goals?: Readonly<Record<string, number>>;
 }
@@ -47,6 +47,8 @@ export interface Row {
   readonly isCold?: true;
   /** Peers that do not have them are left out. */
   readonly needs?: "snapshots" | "streams";
+  /** The one peer it is of. */
+  readonly only?: string;
   /** Not in a quick run. */
   readonly isLong?: true;
   /** Peers that cannot do it, or not in any reasonable time. */

@@ -19,7 +19,8 @@ import {
 import { chdir } from "node:process";
 import { crc32 } from "node:zlib";
 
-type Action = (count: number, prefix: string) => void;
+/** What it returns is printed; else the seconds it took are. */
+type Action = (count: number, prefix: string) => number | void;
 
 const block = Buffer.alloc(4096, "Tidemark benchmark. ");
 const MIB = 1 << 20;
@@ -64,6 +65,19 @@ const actions: Readonly<Record<string, Action>> = {
     for (let i = 0; i < count; i++) unlinkSync(name("f", i));
     chdir("..");
     rmdirSync(prefix);
+  },
+  /** The slowest of small files made, written and removed for `count` milliseconds: prints its milliseconds. */
+  slowest: (durationMs, prefix) => {
+    const endMs = performance.now() + durationMs;
+    let slowestMs = 0;
+    for (let nowMs = performance.now(); nowMs < endMs; ) {
+      createWith(block)(1, prefix);
+      unlinkSync(name(prefix, 0));
+      const doneMs = performance.now();
+      slowestMs = Math.max(slowestMs, doneMs - nowMs);
+      nowMs = doneMs;
+    }
+    return slowestMs;
   },
   append: (count, prefix) => {
     const descriptor = openSync(prefix, "w");
@@ -117,5 +131,5 @@ const action = actions[actionName];
 if (action === undefined) throw new Error(`there is no action ${actionName}`);
 chdir(directory);
 const beganMs = performance.now();
-action(Number(count), prefix);
-process.stdout.write(String((performance.now() - beganMs) / 1000));
+const result = action(Number(count), prefix);
+process.stdout.write(String(result ?? (performance.now() - beganMs) / 1000));

@@ -1,0 +1,102 @@
+/** Rows of things that are large: `ROWS=scale`. Most are of Tidemark alone: they are held against limits, not against peers. */
+import { existsSync, mkdirSync, rmSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
+import type { Peer } from "./peers.ts";
+import { command, secondsOf, shell } from "./processes.ts";
+import type { Row, Session } from "./rows.ts";
+
+const workPath = join(import.meta.dirname, "work.js");
+const scalePath = join(import.meta.dirname, "scale-work.js");
+const mainPath = join(import.meta.dirname, "../../src/main.js");
+const TIDE = `'${process.execPath}' '${mainPath}'`;
+
+export const scaleRows: readonly Row[] = [
+  ours("format 16 TiB", "s", async (volume) => {
+    rmSync(volume, { force: true });
+    return secondsOf(`${TIDE} format "$1" --size 16T`, [volume]);
+  }),
+  ours("mount 16 TiB", "s", async (volume) => {
+    if (!existsSync(volume)) await shell(`${TIDE} format "$1" --size 16T`, [volume]);
+    return mountSeconds(volume);
+  }),
+  madeBefore("mount with many files", "files", ({ directoryFiles }) => 4 * directoryFiles, mountSeconds),
+  madeBefore("mount with many snapshots", "snapshots", ({ directoryFiles }) => directoryFiles / 5, mountSeconds),
+  madeBefore(
+    "list many snapshots",
+    "snapshots",
+    ({ directoryFiles }) => directoryFiles / 5,
+    (volume) => secondsOf(`${TIDE} snapshot list "$1" > /dev/null`, [volume]),
+  ),
+  ours("4 KiB overwrites, 95 % full and fragmented", "/s", async (volume, { sizes }) =>
+    Number(await command(process.execPath, [scalePath, "fill", volume, String(Math.ceil(sizes.fileMib / 128))])),
+  ),
+  {
+    name: "scale: slowest create while a large file is deleted",
+    values: [{ label: "", unit: "ms" }],
+    async prepare({ peer, sizes }) {
+      await command(process.execPath, [workPath, "fill", peer.directory, String(4 * sizes.fileMib), "doomed"]);
+    },
+    measure: async ({ peer }) => [await slowestWhile(peer, 'rm "$1/doomed"')],
+  },
+  {
+    name: "scale: slowest create while a sparse TiB is deleted",
+    values: [{ label: "", unit: "ms" }],
+    async prepare({ peer }) {
+      const line =
+        'truncate -s 1T "$1/doomed"; for i in $(seq 0 1000); do echo x | dd of="$1/doomed" bs=1M seek=$((i * 1000)) conv=notrunc status=none; done';
+      await shell(line, [peer.directory]);
+    },
+    measure: async ({ peer }) => [await slowestWhile(peer, 'rm "$1/doomed"')],
+  },
+];
+
+/** A row of Tidemark alone, on a volume that is not the one that is mounted. */
+function ours(what: string, unit: "s" | "/s", measure: (volume: string, session: Session) => Promise<number>): Row {
+  return {
+    name: `scale: ${what}`,
+    values: [{ label: "", unit }],
+    only: "tidemark",
+    measure: async (session) => [await measure(join(dirname(session.peer.image), "scale.image"), session)],
+  };
+}
+
+function madeBefore(
+  what: string,
+  action: string,
+  countOf: (sizes: Session["sizes"]) => number,
+  measure: (volume: string) => Promise<number>,
+): Row {
+  const pathOf = ({ peer }: Session): string => join(dirname(peer.image), `scale-${action}.image`);
+  return {
+    name: `scale: ${what}`,
+    values: [{ label: "", unit: "s" }],
+    only: "tidemark",
+    async prepare(session) {
+      if (existsSync(pathOf(session))) return;
+      await command(process.execPath, [scalePath, action, pathOf(session), String(countOf(session.sizes))]);
+    },
+    measure: async (session) => [await measure(pathOf(session))],
+  };
+}
+
+/** In the background, until the mount is served. */
+async function mountSeconds(volume: string): Promise<number> {
+  const directory = `${volume}-mount`;
+  mkdirSync(directory, { recursive: true });
+  try {
+    return await secondsOf(`${TIDE} mount "$1" "$2"`, [volume, directory]);
+  } finally {
+    await shell(`${TIDE} umount "$1"`, [directory]);
+  }
+}
+
+/** Milliseconds of the slowest of the small files made, one after the other, while something else goes on and for a while after. */
+async function slowestWhile(peer: Peer, line: string): Promise<number> {
+  statSync(peer.directory);
+  const slowest = command(process.execPath, [workPath, "slowest", peer.directory, "2000", "probe"]);
+  await new Promise((settle) => {
+    setTimeout(settle, 500);
+  });
+  await shell(line, [peer.directory]);
+  return Number(await slowest);
+}
