@@ -10,8 +10,8 @@ import { userError } from "./plain-error.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
 import type { VerbResults, VolumeRequest, VolumeSummary, VolumeVerb } from "./volume-verbs.ts";
 
-/** Of the server thread's heap: three times what it would need costs no less time, and memory that --memory does not count. */
-const YOUNG_MIB_MAX = 16;
+/** Of the server thread's heap: the 48 that it would have save no time, and are memory that --memory does not count. */
+const YOUNG_MIB_MAX = 8;
 
 export interface ServerLink {
   readonly wake: SharedArrayBuffer;

@@ -59,7 +59,7 @@ export interface BlockStoreOptions {
 
 /** Free buffers kept for reuse: fresh memory is slow on virtual machines. Of the cache, at most one part in POOL_SHARE. */
 const POOL_BLOCKS_MAX = 4096;
-const POOL_SHARE = 8;
+const POOL_SHARE = 3;
 const CACHE_BLOCKS_MIN = 256;
 
 export function openBlockStore({ device, firstVbn, endVbn, cacheBytesMax, space }: BlockStoreOptions): BlockStore {
