@@ -67,6 +67,8 @@ export interface Daemon {
   readonly ended: Promise<void>;
   /** Unmounts: see end-mount.ts. UserError "in-use" when the mount is busy, unless it is forced. */
   unmount(how: { readonly force: boolean }): Promise<Unmounted>;
+  /** On its directory. If not, copies of the mount are what keeps the daemon. */
+  isMounted(): boolean;
 }
 
 /** What the handlers of this file share. It changes only here. */
@@ -306,7 +308,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     }
   }
 
-  return { ended, unmount: end };
+  return { ended, unmount: end, isMounted: () => mountDevice(mountPoint) === mountedAs };
 }
 
 /** Tells the server thread of each newer consistency point. */

@@ -5,8 +5,8 @@ import { daemonLog } from "./log.ts";
 import { startDaemon } from "./main-thread.ts";
 
 /**
- * Serves until the volume is unmounted. SIGTERM and SIGINT unmount; a second one does so also when the mount is
- * busy, cutting off whoever uses it. Throws UserError when it cannot start, and when the volume failed.
+ * Serves until the volume is unmounted. SIGTERM and SIGINT unmount; a second one, or one that comes when the directory is
+ * unmounted already, does so also when the mount is busy or has copies, cutting off whoever uses it. Throws UserError when it cannot start, and when the volume failed.
  */
 export async function runDaemon(config: MountConfig, onReady: () => void): Promise<void> {
   const daemon = await startDaemon(config);
@@ -15,9 +15,10 @@ export async function runDaemon(config: MountConfig, onReady: () => void): Promi
   let signals = 0;
   const stop = async (signal: NodeJS.Signals): Promise<void> => {
     signals += 1;
-    log(`${signal}: unmounting${signals > 1 ? " by force" : ""}`);
+    const force = signals > 1 || !daemon.isMounted();
+    log(`${signal}: unmounting${force ? " by force" : ""}`);
     try {
-      await daemon.unmount({ force: signals > 1 });
+      await daemon.unmount({ force });
     } catch (error) {
       log(error instanceof UserError ? `${error.message}; ${error.hint}` : String(error));
     }

@@ -102,6 +102,17 @@ test("a snapshot has what was written to a copy of the mount and not written bac
   assert.deepEqual(lines, ["two", "is consistent"]);
 });
 
+test("a signal to a daemon that only copies of the mount keep cuts them off", { skip }, async (t) => {
+  const { lines } = await withMount(
+    temporaryDirectory(t),
+    `${copyInOtherNamespace}
+    tidemark umount m 2> /dev/null; echo two > $copy/g
+    kill -TERM $(tidemark status v.tm --json | grep -o '"pid": [0-9]*' | tail -c +8); flock v.tm echo unlocked
+    cat $copy/g 2> /dev/null || echo cut off; kill $other; tidemark mount v.tm m; cat m/g; tidemark umount m`,
+  );
+  assert.deepEqual(lines, ["unlocked", "cut off", "two", "is consistent"]);
+});
+
 test("consistency points are taken after the directory was unmounted", { skip }, async (t) => {
   const { lines } = await withMount(
     temporaryDirectory(t),
