@@ -22,6 +22,7 @@ import {
   segmentRecord,
 } from "../src/format/image-frame.ts";
 import { fileRoot, inodeRecord, timeRecord } from "../src/format/inode.ts";
+import { logFileHead } from "../src/format/log-file.ts";
 import { snapshotRecord } from "../src/format/snapshot-record.ts";
 import type { LayoutRow } from "../src/format/struct.ts";
 import { xattrHead } from "../src/tree/xattr.ts";
@@ -46,6 +47,7 @@ const documents: ReadonlyMap<string, ReadonlyMap<string, Layout>> = new Map([
       ["Child", childRecord],
       ["Attribute head", xattrHead],
       ["Snapshot record", snapshotRecord],
+      ["Log file head", logFileHead],
       ["Log frame", logFrameHeader],
       ["Change", changeRecord],
       ["Birth", birthRecord],

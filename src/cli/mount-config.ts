@@ -38,6 +38,7 @@ export function configOf({
     mode: modeOf(readOnly || settings.readOnly, snapshot ?? settings.snapshot),
     transport,
     durability: settings.durability,
+    changeLog: settings.changeLog,
     cpIntervalMs: settings.cpIntervalMs,
     ...memoryShares(settings.memoryBytesMax),
     accessTimes: settings.accessTimes,

@@ -1,6 +1,14 @@
 /** The `-o` options of mount: ours, and those that the kernel takes. */
+import { resolve } from "node:path";
 import { UserError } from "../core/errors.ts";
-import { CP_INTERVAL_MS, type Durability, durabilities, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN } from "../daemon/config.ts";
+import {
+  type ChangeLogPlace,
+  CP_INTERVAL_MS,
+  type Durability,
+  durabilities,
+  MEMORY_BYTES_MAX,
+  MEMORY_BYTES_MIN,
+} from "../daemon/config.ts";
 import type { AccessTimes, SnapshotDirectories } from "../fs/context.ts";
 import { type Transport, transports } from "../fuse/transports.ts";
 import { formatBytes, parseInterval, parseSize } from "./options.ts";
@@ -9,6 +17,7 @@ export interface MountSettings {
   readonly readOnly: boolean;
   readonly snapshot: string | undefined;
   readonly durability: Durability;
+  readonly changeLog: ChangeLogPlace;
   readonly cpIntervalMs: number;
   readonly memoryBytesMax: number;
   readonly accessTimes: AccessTimes;
@@ -50,6 +59,7 @@ export function parseMountOptions(
     readOnly: false,
     snapshot: undefined as string | undefined,
     durability: "fsync" as Durability,
+    changeLog: { kind: "volume" } as ChangeLogPlace,
     cpIntervalMs: CP_INTERVAL_MS,
     memoryBytesMax: MEMORY_BYTES_MAX,
     accessTimes: "relatime" as AccessTimes,
@@ -76,6 +86,7 @@ export function parseMountOptions(
     if (name === "snapshot") settings.snapshot = value;
     else if (name === "snapdir") settings.snapshotDirectories = parseSnapshotDirectories(value);
     else if (name === "transport") settings.transport = parseTransport(value);
+    else if (name === "log") settings.changeLog = parseChangeLog(value);
     else if (name === "durability") settings.durability = parseDurability(value);
     else if (name === "cp-interval") settings.cpIntervalMs = parseInterval(value);
     else if (name === "memory") settings.memoryBytesMax = parseMemory(value);
@@ -101,6 +112,11 @@ function parseSnapshotDirectories(text: string): SnapshotDirectories {
   const found = snapshotDirectories.find((one) => one === text);
   if (found !== undefined) return found;
   throw new UserError("usage", `there is no snapdir=${text}`, `one of ${snapshotDirectories.join(", ")}`);
+}
+
+function parseChangeLog(text: string): ChangeLogPlace {
+  if (text === "") throw new UserError("usage", "log= needs a file, or the word internal");
+  return text === "internal" ? { kind: "forget" } : { kind: "file", path: resolve(text) };
 }
 
 function parseDurability(text: string): Durability {

@@ -12,6 +12,7 @@ export interface MountConfig {
   readonly mode: MountMode;
   readonly transport: Transport;
   readonly durability: Durability;
+  readonly changeLog: ChangeLogPlace;
   readonly cpIntervalMs: number;
   /** Dirty bytes that make a consistency point due. */
   readonly dirtyBytesMax: number;
@@ -41,6 +42,15 @@ export type MountMode =
  * the call that makes it returns, as if all files were opened with O_SYNC and all directories mounted with dirsync.
  */
 export type Durability = "fsync" | "op";
+/**
+ * Where the change log is while the volume is mounted: in the volume, or in a file or block device of its own. "forget":
+ * in the volume, and what only another place has is given up.
+ */
+export type ChangeLogPlace =
+  | { readonly kind: "volume" }
+  | { readonly kind: "forget" }
+  | { readonly kind: "file"; readonly path: string };
+
 export const durabilities: readonly Durability[] = ["fsync", "op"];
 
 /** A consistency point about every 10 seconds (requirement 20). */

@@ -14,6 +14,8 @@ import { type FromLog, type ToLog, WORD_DONE, WORD_POSTED } from "./log-line.ts"
 
 export interface LogStart {
   readonly blockFile: string;
+  /** The file that has the log: the block file, or one of its own. */
+  readonly logFile: string;
   /** From the server thread. */
   readonly line: MessagePort;
   /** From the main thread: the end. */
@@ -23,10 +25,9 @@ export interface LogStart {
 
 run(workerData as LogStart);
 
-function run({ blockFile, line, last, words: shared }: LogStart): void {
+function run({ blockFile, logFile, line, last, words: shared }: LogStart): void {
   const words = new Int32Array(shared);
-  const whole = openSync(blockFile, constants.O_RDWR);
-  const durable = openSync(blockFile, constants.O_RDWR | constants.O_DSYNC);
+  let files: Files | undefined; // opened for the first frame: before, the log file may not be there
   let failure: string | undefined;
   for (;;) {
     const seen = Atomics.load(words, WORD_POSTED);
@@ -38,9 +39,12 @@ function run({ blockFile, line, last, words: shared }: LogStart): void {
       continue;
     }
     try {
-      if (failure === undefined) writeAll(messages, whole, durable);
+      if (failure === undefined) {
+        files ??= openFiles(blockFile, logFile);
+        writeAll(messages, files);
+      }
     } catch (error) {
-      failure = `cannot write the change log of ${blockFile}: ${(error as Error).message}`;
+      failure = `cannot write the change log in ${logFile}: ${(error as Error).message}`;
       tell({ kind: "failed", message: failure });
     }
     for (const message of messages) {
@@ -54,8 +58,7 @@ function run({ blockFile, line, last, words: shared }: LogStart): void {
     Atomics.add(words, WORD_DONE, messages.length);
     Atomics.notify(words, WORD_DONE);
   }
-  closeSync(durable);
-  closeSync(whole);
+  if (files !== undefined) for (const descriptor of Object.values(files)) closeSync(descriptor);
   line.close();
   last.close();
 }
@@ -73,7 +76,18 @@ function takeAll(port: MessagePort): readonly ToLog[] {
   }
 }
 
-function writeAll(messages: readonly ToLog[], whole: number, durable: number): void {
+/** Descriptors: of the block file, to flush it, and of the log, whose writes are durable when they return. */
+interface Files {
+  readonly whole: number;
+  readonly durable: number;
+}
+
+function openFiles(blockFile: string, logFile: string): Files {
+  const whole = openSync(blockFile, constants.O_RDWR);
+  return { whole, durable: openSync(logFile, constants.O_RDWR | constants.O_DSYNC) };
+}
+
+function writeAll(messages: readonly ToLog[], { whole, durable }: Files): void {
   const frames = messages.flatMap((message) => (message.kind === "frame" ? [message.frame] : []));
   if (frames.some(({ needsFlush }) => needsFlush)) fdatasyncSync(whole);
   for (let first = 0; first < frames.length; ) {

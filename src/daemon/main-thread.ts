@@ -121,10 +121,10 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   const changeLog =
     mode.kind !== "write"
       ? undefined
-      : startLog(blockFile, {
-          onDurable: (seq) => waiting.durable(seq),
-          onFailure: (message) => failed(message),
-        });
+      : startLog(
+          { blockFile, logFile: config.changeLog.kind === "file" ? config.changeLog.path : blockFile },
+          { onDurable: (seq) => waiting.durable(seq), onFailure: (message) => failed(message) },
+        );
   let door: FrontDoor | undefined;
   let mountedAs = "";
   const waiting: WaitingRoom = waitingRoom();
@@ -140,6 +140,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       dirtyBytesMax,
       cacheBytesMax,
       durability: config.durability,
+      changeLog: config.changeLog,
       log: changeLog?.line,
     },
     (event) => void receive(event),

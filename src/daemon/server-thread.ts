@@ -27,11 +27,13 @@ import { serve } from "../fuse/kernel/loop.ts";
 import type { PathRequest } from "../fuse/native/path-request.ts";
 import { type PathServer, pathServer } from "../fuse/native/path-server.ts";
 import type { LogFrame } from "../volume/change-log/frames.ts";
+import { readFsinfo } from "../volume/fsinfo-copies.ts";
 import { openVolume } from "../volume/open.ts";
 import type { CpCause, Volume } from "../volume/volume.ts";
 import { type CpTurns, cpTurns } from "./cp-turns.ts";
 import { type Gate, gate } from "./gate.ts";
 import { type Inbox, openInbox } from "./inbox.ts";
+import { openLogFile } from "./log-file.ts";
 import { type LogLine, logLine } from "./log-line.ts";
 import { plainError } from "./plain-error.ts";
 import { systemClock, systemRandom } from "./system.ts";
@@ -134,14 +136,18 @@ function open(start: ServerStart, send: (message: FromServer) => void): Server {
 }
 
 /** Opens the volume of the very file that the main thread has locked. */
-function openChecked({ blockFile, identity, mode, cacheBytesMax }: ServerStart, clock: Clock): Volume {
+function openChecked(start: ServerStart, clock: Clock): Volume {
+  const { blockFile, identity, mode, cacheBytesMax, changeLog } = start;
   const writable = mode.kind === "write";
   const device = openFileDevice(blockFile, { writable });
   const { dev, ino } = fstatSync(device.descriptor);
   if (dev !== identity.dev || ino !== identity.ino) {
     throw new UserError("failed", `${blockFile} was replaced by another file while it was opened`, "try again");
   }
-  return openVolume({ device, clock, random: systemRandom, writable, cacheBytesMax });
+  const isApart = writable && changeLog.kind === "file";
+  const logDevice = isApart ? openLogFile(changeLog.path, readFsinfo(device).uuid) : undefined;
+  const forgetLog = changeLog.kind === "forget";
+  return openVolume({ device, clock, random: systemRandom, writable, cacheBytesMax, logDevice, forgetLog });
 }
 
 /** Waits for the mount, and serves it until it is gone. */
@@ -359,7 +365,7 @@ function finish(server: Server): void {
   const { volume, turns } = server;
   receiveAll(server, () => {});
   settle(server);
-  if (volume.writable && volume.dirty) turns.want("unmount");
+  if (volume.writable && volume.needsLastCp) turns.want("unmount");
   settle(server);
   volume.close();
   if (turns.state.phase === "failed") throw new UserError("failed", turns.state.message);

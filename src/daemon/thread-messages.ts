@@ -13,7 +13,7 @@ import type { Damage, DamageCounts } from "../fs/damage.ts";
 import type { DurableAt, Name, NodeId } from "../fs/file-system.ts";
 import type { PathReply, PathRequest } from "../fuse/native/path-request.ts";
 import type { CpCause, FrozenCp } from "../volume/volume.ts";
-import type { Durability, MountMode } from "./config.ts";
+import type { ChangeLogPlace, Durability, MountMode } from "./config.ts";
 import type { VolumeRequest, VolumeSummary } from "./volume-verbs.ts";
 
 /** What the server thread is started with. */
@@ -27,6 +27,7 @@ export interface ServerStart {
   readonly dirtyBytesMax: number;
   readonly cacheBytesMax: number;
   readonly durability: Durability;
+  readonly changeLog: ChangeLogPlace;
   /** The line to the log thread: see log-line.ts. */
   readonly log: { readonly port: MessagePort; readonly words: SharedArrayBuffer } | undefined;
   /** One word: 1 when messages wait. */

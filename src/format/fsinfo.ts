@@ -43,7 +43,8 @@ const shape = {
   logBlocks: u32, // blocks of the change log, 0: there is none
   logHead: u32, // block of the log, counted from logFirst, where the first frame after this consistency point begins
   logNonce: bytes(8), // frames with another one are of another time
-  reserved: bytes(BLOCK_BYTES - 516), // zero
+  logUuid: bytes(16), // identity of the file that has the change log instead; zero: it is in the reserved area
+  reserved: bytes(BLOCK_BYTES - 532), // zero
   checksum: u32, // CRC-32 of all bytes before it
 };
 export type Fsinfo = ValueOf<typeof shape>;

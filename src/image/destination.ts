@@ -53,7 +53,8 @@ export function unbornFsinfo(header: ImageHeader): Fsinfo {
     ...logAreaFor(header.volumeBlocks, header.reservedBlocks),
     logHead: 0,
     logNonce: new Uint8Array(8),
-    reserved: new Uint8Array(BLOCK_BYTES - 516),
+    logUuid: new Uint8Array(16),
+    reserved: new Uint8Array(BLOCK_BYTES - 532),
     checksum: 0,
   };
 }
@@ -73,7 +74,8 @@ export function checkDestination(name: string, volume: Volume, header: ImageHead
       "receive a full image into a new path",
     );
   }
-  if (committed.logBlocks > 0 && hasFrames(volume.device, committed)) {
+  const isLogElsewhere = committed.logUuid.some((byte) => byte !== 0);
+  if (isLogElsewhere || hasFrames({ device: volume.device, place: committed })) {
     throw mismatch(
       `${name} was not unmounted, and has changes that are in its change log only`,
       `mount and unmount it first, then see whether they are to be kept: tidemark mount ${name} DIR`,

@@ -228,6 +228,7 @@ export function openReceiver(
       topUuid: isMirror ? top.uuid : new Uint8Array(16),
       receivedAt: isMirror ? clock.now() : current.fsinfo.receivedAt,
       logNonce: top.uuid.slice(0, 8), // the log of the state before does not follow this one
+      logUuid: new Uint8Array(16),
     };
     const candidate = openReadOnly(candidateDevice(device, draft));
     checkPlanes(candidate, current);

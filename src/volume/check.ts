@@ -21,7 +21,7 @@
  * - One bad fsinfo copy is what a power cut may leave, and the next consistency point writes it: a note, no finding.
  */
 import { CorruptionError } from "../core/errors.ts";
-import { sameBytes } from "../core/uuid.ts";
+import { formatUuid, sameBytes } from "../core/uuid.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import { NAME_BYTES_MAX, reservedBlocksFor } from "../format/constants.ts";
 import { type Fsinfo, ROLE_ACTIVE, ROLE_MIRROR } from "../format/fsinfo.ts";
@@ -158,7 +158,12 @@ function checkFsinfo(device: BlockDevice, fsinfo: Fsinfo, report: Report, notes:
         `${place} is of consistency point ${copy.fsinfo.cpCount}, not ${fsinfo.cpCount}; the next one writes it`,
       );
   }
-  const frames = fsinfo.logBlocks === 0 ? [] : readFrames(device, fsinfo);
+  const isElsewhere = !isZero(fsinfo.logUuid);
+  if (isElsewhere)
+    notes.push(
+      `the change log is in a file of its own, with identity ${formatUuid(fsinfo.logUuid)}; it is not looked at`,
+    );
+  const frames = isElsewhere ? [] : readFrames({ device, place: fsinfo });
   if (frames.length > 0) {
     const { logSeq } = fsinfo;
     const lastSeq = frames.at(-1)?.header.lastSeq ?? logSeq;

@@ -91,7 +91,7 @@ function freeze(state: VolumeState, cause: CpCause): FrozenCp {
     generationNext: active.counters.generationNext,
     snapshotIdNext: state.snapshotIdNext,
     lineage: state.lineage,
-    ...state.log.freeze(state.openCpCount),
+    ...state.log.freeze(state.openCpCount, { closing: cause === "unmount" }),
   };
   state.creating = [];
   state.deleting = [];

@@ -151,7 +151,8 @@ function emptyFsinfo({
     ...logAreaFor(blockCount, reservedBlocksFor(blockCount)),
     logHead: 0,
     logNonce: new Uint8Array(8),
-    reserved: new Uint8Array(BLOCK_BYTES - 516),
+    logUuid: new Uint8Array(16),
+    reserved: new Uint8Array(BLOCK_BYTES - 532),
     checksum: 0,
   };
 }

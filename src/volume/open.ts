@@ -9,8 +9,8 @@ import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import { openBlockStore } from "../tree/block-store.ts";
 import { treeOfRecord } from "../tree/block-tree.ts";
 import { type InodeFile, openInodeFile } from "../tree/inode-file.ts";
-import { openChangeLog } from "./change-log/change-log.ts";
-import { hasFrames, readFrames } from "./change-log/frames.ts";
+import { type LogRing, OWN_DEVICE, openChangeLog } from "./change-log/change-log.ts";
+import { hasFrames, type LogLocation, readFrames } from "./change-log/frames.ts";
 import { activeMapOf, allocatorOf, commitCp, freezeCp, isVolumeDirty, relieve, takeCp } from "./consistency-point.ts";
 import { readFsinfo, repairFsinfo } from "./fsinfo-copies.ts";
 import { openSnapshotTable } from "./snapshot-table.ts";
@@ -37,6 +37,7 @@ const INODE_OBJECT_BYTES = 1300;
 /** Throws UserError "corrupt" when there is no usable fsinfo, CorruptionError when the snapshot table does not verify. */
 export function openVolume(options: VolumeOptions): Volume {
   const fsinfo = readFsinfo(options.device);
+  if (options.writable) checkLogDevice(options, fsinfo);
   if (options.writable && fsinfo.role === ROLE_MIRROR && options.evenMirror !== true) {
     throw new UserError(
       "mismatch",
@@ -48,11 +49,28 @@ export function openVolume(options: VolumeOptions): Volume {
   return volumeOf(openState(options, fsinfo));
 }
 
+/** After a crash the log must be where it was: else what only it has would be lost unnoticed. */
+function checkLogDevice({ logDevice, forgetLog = false }: VolumeOptions, { logUuid }: Fsinfo): void {
+  const isElsewhere = !sameBytes(logUuid, OWN_DEVICE);
+  if (!isElsewhere || forgetLog || (logDevice !== undefined && sameBytes(logDevice.uuid, logUuid))) return;
+  throw new UserError(
+    "mismatch",
+    `the volume was not unmounted, and its change log is in a file of its own, with identity ${formatUuid(logUuid)}`,
+    "mount it with that file: -o log=FILE; if that is lost, with -o log=internal, which gives up what only the file had",
+  );
+}
+
+/** Where the frames are that belong behind this fsinfo. */
+function logLocationOf({ device, logDevice, forgetLog = false }: VolumeOptions, fsinfo: Fsinfo): LogLocation {
+  if (sameBytes(fsinfo.logUuid, OWN_DEVICE)) return { device, place: fsinfo };
+  if (forgetLog || logDevice === undefined) return { device, place: { ...fsinfo, logBlocks: 0 } };
+  const place = { ...fsinfo, logFirst: 1, logBlocks: logDevice.device.blockCount - 1 };
+  return { device: logDevice.device, place };
+}
+
 /** The state of a volume as this fsinfo has it. Also for formatting, where the fsinfo is of a volume yet to be written. */
-export function openState(
-  { device, clock, random, writable, cacheBytesMax = CACHE_BYTES }: VolumeOptions,
-  fsinfo: Fsinfo,
-): VolumeState {
+export function openState(options: VolumeOptions, fsinfo: Fsinfo): VolumeState {
+  const { device, clock, random, writable, logDevice, cacheBytesMax = CACHE_BYTES } = options;
   const allocator: Allocator | undefined = writable
     ? openAllocator({
         blockCount: fsinfo.blockCount,
@@ -73,13 +91,26 @@ export function openState(
   const nonce = new Uint8Array(8);
   new DataView(nonce.buffer).setUint32(0, random.u32());
   new DataView(nonce.buffer).setUint32(4, random.u32());
+  const oldLog = logLocationOf(options, fsinfo);
+  const ring: LogRing =
+    logDevice === undefined
+      ? { first: fsinfo.logFirst, blocks: fsinfo.logBlocks, uuid: OWN_DEVICE }
+      : { first: 1, blocks: logDevice.device.blockCount - 1, uuid: logDevice.uuid };
   const state: VolumeState = {
     device,
     clock,
     random,
     store,
     allocator,
-    log: openChangeLog({ fsinfo, nonce, isUnreplayed: writable && fsinfo.logBlocks > 0 && hasFrames(device, fsinfo) }),
+    log: openChangeLog({
+      fsinfo,
+      ring,
+      isMoved: !sameBytes(ring.uuid, fsinfo.logUuid),
+      nonce,
+      isUnreplayed: writable && hasFrames(oldLog),
+    }),
+    logDevice: logDevice?.device ?? device,
+    oldLog,
     active: openInodeFile({
       store,
       tree: treeOfRecord(fsinfo.inodeFile),
@@ -121,7 +152,8 @@ function volumeOf(state: VolumeState): Volume {
       return cpCount(state.openCpCount);
     },
     log: state.log,
-    unreplayedFrames: () => (state.log.isUnreplayed ? readFrames(device, state.committed) : []),
+    unreplayedFrames: () => (state.log.isUnreplayed ? readFrames(state.oldLog) : []),
+    logDevice: state.logDevice,
     logBlocks: {
       pin: (vbn, count) => allocatorOf(state).pin(vbn, count),
       withhold: (vbn, count) => allocatorOf(state).withhold(vbn, count),
@@ -132,6 +164,9 @@ function volumeOf(state: VolumeState): Volume {
     },
     get dirtyBytes(): number {
       return (state.allocator?.dirtyBlocks ?? 0) * BLOCK_BYTES + state.active.dirty.size * INODE_OBJECT_BYTES;
+    },
+    get needsLastCp(): boolean {
+      return isVolumeDirty(state) || !sameBytes(state.committed.logUuid, OWN_DEVICE);
     },
     get cpInFlight(): boolean {
       return state.cp.phase === "frozen";

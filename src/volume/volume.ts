@@ -19,8 +19,18 @@ export interface VolumeOptions {
   readonly writable: boolean;
   /** Open a mirror for writing: for promoting it. */
   readonly evenMirror?: boolean;
+  /** Where the change log is from now on. Default: in the volume's reserved area. */
+  readonly logDevice?: LogDevice | undefined;
+  /** What only a log on another device has is given up. Default: false. */
+  readonly forgetLog?: boolean;
   /** Bound of the cache of clean blocks, in bytes. */
   readonly cacheBytesMax?: number;
+}
+
+/** A device that has nothing but a change log, behind one block that says so, and its identity. */
+export interface LogDevice {
+  readonly device: BlockDevice;
+  readonly uuid: Uint8Array;
 }
 
 /** Why a consistency point was taken. */
@@ -85,6 +95,8 @@ export interface Volume {
   readonly openCp: CpCount;
   /** What has changed since, one by one: what makes it durable before the next consistency point. */
   readonly log: ChangeLog;
+  /** The device that frames are written to. */
+  readonly logDevice: BlockDevice;
   /** Frames of the log that must be replayed before anything else is changed; read anew each time. */
   unreplayedFrames(): readonly FoundFrame[];
   /** The blocks that the log refers to: see the allocator. */
@@ -92,6 +104,8 @@ export interface Volume {
   /** True when something has changed since the last consistency point was frozen. */
   readonly dirty: boolean;
   readonly dirtyBytes: number;
+  /** A consistency point with cause "unmount" is due before closing: it is dirty, or fsinfo says that its log is elsewhere. */
+  readonly needsLastCp: boolean;
   /** True between freezeCp and commitCp. */
   readonly cpInFlight: boolean;
   /** What made the last consistency point fail, so that nothing can be changed any more; undefined: all is well. */

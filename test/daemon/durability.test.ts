@@ -131,3 +131,29 @@ test("a log that is filled again and again has consistency points of its own, an
   await crash(t, volume, dir);
   assert.equal(await shell("stat -c %s file", { cwd: dir }), `${3000 * 4096}\n`);
 });
+
+test("a log in a file of its own: used, asked for after a crash, not needed after unmounting, not given to another volume", {
+  skip,
+}, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  const log = join(dir, "../log");
+  const options = ["-o", `cp-interval=1h,log=${log}`];
+  await mountVolume(t, volume, dir, options);
+  await shell(`${OPENS_LOG} && echo kept > file && sync file .`, { cwd: dir });
+  process.kill((await statusOf(volume)).pid, "SIGKILL");
+  await run("umount", ["--lazy", dir]);
+  const refused = await tidemark(["mount", volume, dir]);
+  assert.equal(refused.code, 13);
+  assert.match(refused.stderr, /-o log=FILE/);
+  await mountVolume(t, volume, dir, options);
+  assert.equal(await shell("cat file", { cwd: dir }), "kept\n");
+  await unmountVolume(dir);
+  await mountVolume(t, volume, dir);
+  assert.equal(await shell("cat file", { cwd: dir }), "kept\n");
+  await unmountVolume(dir);
+  const other = join(dir, "../other.tm");
+  await tidemarkOk(["format", other, "--size", "16M"]);
+  const foreign = await tidemark(["mount", other, dir, ...options]);
+  assert.equal(foreign.code, 13);
+  assert.match(foreign.stderr, /is the change log of volume/);
+});

@@ -4,14 +4,16 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { manualClock } from "../../src/core/clock.ts";
-import { CorruptionError } from "../../src/core/errors.ts";
+import { CorruptionError, UserError } from "../../src/core/errors.ts";
 import { prng } from "../../src/core/prng.ts";
 import { logFrameHeader } from "../../src/format/change-record.ts";
 import { openFileSystem } from "../../src/fs/active.ts";
 import { ROOT_NODE } from "../../src/fs/file-system.ts";
 import { type LogFrame, sealFrame, writeFrame } from "../../src/volume/change-log/frames.ts";
 import { checkVolume } from "../../src/volume/check.ts";
+import { createVolume } from "../../src/volume/create.ts";
 import { openVolume } from "../../src/volume/open.ts";
+import type { Volume, VolumeOptions } from "../../src/volume/volume.ts";
 import { randomOperation } from "../sim/operations.ts";
 import { crashDevice, type MemoryDevice, memoryDevice, PowerCut } from "../support/devices.ts";
 import {
@@ -333,4 +335,40 @@ test("a frame that asks for what cannot be is refused, and nothing is written", 
     }
   }
   assert(refused > 10, `${refused} refused`);
+});
+
+test("a log on a device of its own is replayed from there, and the volume does not open without it after a crash", () => {
+  const device = memoryDevice(4096);
+  const logDevice = { device: memoryDevice(65), uuid: new Uint8Array(16).fill(9) };
+  const clock = manualClock();
+  createVolume({ device, clock, random: prng(1) });
+  const open = (more: Partial<VolumeOptions>): Volume =>
+    openVolume({ device, clock, random: prng(2), writable: true, ...more });
+  const volume = open({ logDevice });
+  const fs = forgetful(openFileSystem({ volume, clock }));
+  putFile(fs, "/first");
+  volume.takeCp("sync");
+  putFile(fs, "/second", "in the log only");
+  const frame = fs.logFrame();
+  assert(frame !== undefined);
+  writeFrame(volume.logDevice, frame);
+
+  assert.throws(() => open({}), /its change log is in a file of its own/);
+  assert.throws(() => open({ logDevice: { ...logDevice, uuid: new Uint8Array(16).fill(8) } }), UserError);
+  entryAt(openFileSystem({ volume: openVolume({ device, clock, random: prng(3), writable: false }), clock }), "/first");
+  assert.match(checkVolume(device).notes.join(), /the change log is in a file of its own/);
+
+  const forgetting = openVolume({ device: device.clone(), clock, random: prng(3), writable: true, forgetLog: true });
+  const without = forgetful(openFileSystem({ volume: forgetting, clock }));
+  assert.throws(() => entryAt(without, "/second"), { code: "ENOENT" });
+
+  const again = open({ logDevice });
+  const replayed = forgetful(openFileSystem({ volume: again, clock }));
+  entryAt(replayed, "/second");
+  assert(again.log.isOpen, "the consistency point of the replay opens it");
+  putFile(replayed, "/third");
+  again.takeCp("unmount");
+  const inside = open({});
+  entryAt(openFileSystem({ volume: inside, clock }), "/third");
+  assert.equal(inside.log.isUnreplayed, false, "a volume that was unmounted needs no log");
 });

@@ -214,7 +214,7 @@ function reopen(world: World): void {
   world.volume = openVolume({ device: world.device, clock, random, writable: true, cacheBytesMax: 1 << 20 });
   world.guards = [protectedBlocks(disk, world.volume.committed)];
   assert.equal(world.volume.committed.cpCount, durable.cpCount);
-  const seq = readFrames(disk, world.volume.committed).at(-1)?.header.lastSeq ?? durable.seq;
+  const seq = readFrames({ device: disk, place: world.volume.committed }).at(-1)?.header.lastSeq ?? durable.seq;
   world.trace(
     `changes up to ${seq}, ${world.acknowledged} of them acknowledged, ${durable.seq} in the consistency point`,
   );

@@ -37,7 +37,17 @@ import assert from "node:assert/strict";
 import type { Fsinfo } from "../../format/fsinfo.ts";
 
 /** What a consistency point says of the log. */
-export type LogRoot = Pick<Fsinfo, "logSeq" | "logHead" | "logNonce">;
+export type LogRoot = Pick<Fsinfo, "logSeq" | "logHead" | "logNonce" | "logUuid">;
+
+/** Where frames are written: blocks of the volume's own device, or of another one that has this identity. */
+export interface LogRing {
+  readonly first: number;
+  readonly blocks: number;
+  /** Zero: the volume's own. */
+  readonly uuid: Uint8Array;
+}
+
+export const OWN_DEVICE = new Uint8Array(16);
 
 export type LogPhase =
   | { readonly name: "none" }
@@ -71,25 +81,29 @@ export interface ChangeLog {
   place(blocks: number): number | undefined;
   /** All frames have been replayed, up to this change; the next frame goes to `head`. */
   replayed(end: { readonly seq: number; readonly head: number }): void;
-  freeze(cpCount: number): LogRoot;
+  /** `closing`: nothing follows. What fsinfo says of the log is then that it is the volume's own, and empty. */
+  freeze(cpCount: number, how: { readonly closing: boolean }): LogRoot;
   commit(cpCount: number): void;
 }
 
 export interface ChangeLogOptions {
   readonly fsinfo: Fsinfo;
+  readonly ring: LogRing;
+  /** The ring is another one than that of fsinfo. */
+  readonly isMoved: boolean;
   /** Of this opening of the volume. */
   readonly nonce: Uint8Array;
   readonly isUnreplayed: boolean;
 }
 
-export function openChangeLog({ fsinfo, nonce, isUnreplayed }: ChangeLogOptions): ChangeLog {
-  const { logFirst, logBlocks } = fsinfo;
+export function openChangeLog({ fsinfo, ring, isMoved, nonce, isUnreplayed }: ChangeLogOptions): ChangeLog {
+  const { first: logFirst, blocks: logBlocks } = ring;
   let phase: LogPhase = logBlocks === 0 ? { name: "none" } : isUnreplayed ? { name: "unreplayed" } : { name: "off" };
   let seq = fsinfo.logSeq;
   let framedSeq = seq;
   let dropCount = 0;
   /** Blocks from the start of the ring, counted on and on. */
-  let head = fsinfo.logHead;
+  let head = isMoved ? 0 : fsinfo.logHead;
   let tail = head;
   let tailInFlight = head;
 
@@ -148,16 +162,21 @@ export function openChangeLog({ fsinfo, nonce, isUnreplayed }: ChangeLogOptions)
       phase = { name: "off" };
       seq = end.seq;
       framedSeq = seq;
-      head = end.head;
+      if (!isMoved) head = end.head;
       tail = head;
       tailInFlight = head;
     },
-    freeze(cpCount): LogRoot {
+    freeze(cpCount, { closing }): LogRoot {
       assert(phase.name !== "unreplayed", "the change log has not been replayed");
+      if (closing && ring.uuid !== OWN_DEVICE) {
+        drop({ name: "off" });
+        framedSeq = seq;
+        return { logSeq: seq, logHead: 0, logNonce: nonce, logUuid: OWN_DEVICE };
+      }
       if (phase.name !== "open" || framedSeq !== seq) drop({ name: "armed", cpCount });
       framedSeq = seq;
       tailInFlight = head;
-      return { logSeq: seq, logHead: logBlocks === 0 ? 0 : head % logBlocks, logNonce: nonce };
+      return { logSeq: seq, logHead: logBlocks === 0 ? 0 : head % logBlocks, logNonce: nonce, logUuid: ring.uuid };
     },
     commit(cpCount): void {
       tail = tailInFlight;

@@ -35,7 +35,13 @@ export interface FoundFrame {
   readonly head: number;
 }
 
-type LogPlace = Pick<Fsinfo, "logFirst" | "logBlocks" | "logHead" | "logSeq" | "logNonce">;
+export type LogPlace = Pick<Fsinfo, "logFirst" | "logBlocks" | "logHead" | "logSeq" | "logNonce">;
+
+/** Which device has the log, and where on it. */
+export interface LogLocation {
+  readonly device: BlockDevice;
+  readonly place: LogPlace;
+}
 
 const CHECKSUM_END = logFrameHeader.offset.checksum + 4;
 
@@ -53,7 +59,7 @@ export function writeFrame(device: BlockDevice, { vbn, bytes, needsFlush }: LogF
 }
 
 /** The frames behind a consistency point, in order. Changes nothing. Throws FsError EIO. */
-export function readFrames(device: BlockDevice, place: LogPlace): readonly FoundFrame[] {
+export function readFrames({ device, place }: LogLocation): readonly FoundFrame[] {
   const found: FoundFrame[] = [];
   let blocks = 0;
   let seq = place.logSeq;
@@ -70,8 +76,8 @@ export function readFrames(device: BlockDevice, place: LogPlace): readonly Found
 }
 
 /** Are there changes that only the log has? */
-export function hasFrames(device: BlockDevice, place: LogPlace): boolean {
-  return nextFrame(device, place, place.logHead, place.logSeq) !== undefined;
+export function hasFrames({ device, place }: LogLocation): boolean {
+  return place.logBlocks > 0 && nextFrame(device, place, place.logHead, place.logSeq) !== undefined;
 }
 
 /** The frame after change `seq`: where the one before ends, or at the start of the ring, if there was no room for it. */

@@ -1,0 +1,76 @@
+/** A change log in a file or block device of its own: made when it is first asked for, opened again by its identity. */
+import { BLOCK_BYTES } from "../core/block.ts";
+import { UserError } from "../core/errors.ts";
+import { randomUuid } from "../core/prng.ts";
+import { formatUuid, sameBytes } from "../core/uuid.ts";
+import { createFileDevice, type FileDevice, openFileDevice } from "../device/file-device.ts";
+import { decodeLogFileHead, encodeLogFileHead } from "../format/log-file.ts";
+import type { LogDevice } from "../volume/volume.ts";
+import { systemRandom } from "./system.ts";
+
+/** A file that is made has 64 MiB; a block device is used as far. */
+const LOG_FILE_BLOCKS = 16_384;
+const LOG_FILE_BLOCKS_MIN = 64;
+const FILL_BLOCKS = 256;
+
+/** Opens the log of this volume, or makes it. UserError "mismatch" when the file has something else. */
+export function openLogFile(path: string, volumeUuid: Uint8Array): LogDevice {
+  const device = openOrCreate(path);
+  try {
+    const block = new Uint8Array(BLOCK_BYTES);
+    device.read(0, 1, block, 0);
+    if (block.every((byte) => byte === 0)) return makeLog(device, volumeUuid);
+    const head = decodeLogFileHead(block);
+    if (head === undefined || head.blockCount > device.blockCount) {
+      throw new UserError("mismatch", `${path} is not empty, and is no change log`, "name another file");
+    }
+    if (!sameBytes(head.volumeUuid, volumeUuid)) {
+      throw new UserError(
+        "mismatch",
+        `${path} is the change log of volume ${formatUuid(head.volumeUuid)}`,
+        "name another file",
+      );
+    }
+    return logDeviceOf(device, head);
+  } catch (error) {
+    device.close();
+    throw error;
+  }
+}
+
+function openOrCreate(path: string): FileDevice {
+  try {
+    return openFileDevice(path, { writable: true });
+  } catch (error) {
+    const { cause } = error as { readonly cause?: NodeJS.ErrnoException };
+    if (cause?.code !== "ENOENT") throw error;
+    return createFileDevice(path, LOG_FILE_BLOCKS);
+  }
+}
+
+/** All of it is written once, so that the host has given it its blocks. */
+function makeLog(device: FileDevice, volumeUuid: Uint8Array): LogDevice {
+  const blockCount = Math.min(device.blockCount, LOG_FILE_BLOCKS);
+  if (blockCount < LOG_FILE_BLOCKS_MIN) {
+    throw new UserError(
+      "mismatch",
+      `${device.path} is too small for a change log`,
+      "256 KiB are the least, 64 MiB are used",
+    );
+  }
+  const zeros = new Uint8Array(FILL_BLOCKS * BLOCK_BYTES);
+  for (let done = 1; done < blockCount; done += FILL_BLOCKS) {
+    device.write(done, Math.min(FILL_BLOCKS, blockCount - done), zeros, 0);
+  }
+  device.flush();
+  const uuid = randomUuid(systemRandom);
+  device.writeDurable(0, encodeLogFileHead({ blockCount, uuid, volumeUuid }));
+  return logDeviceOf(device, { blockCount, uuid });
+}
+
+function logDeviceOf(
+  device: FileDevice,
+  { blockCount, uuid }: { readonly blockCount: number; readonly uuid: Uint8Array },
+): LogDevice {
+  return { device: { ...device, blockCount }, uuid };
+}
