@@ -94,11 +94,16 @@ async function bench(): Promise<void> {
   const archive = join(place.work, "tree.tar");
   await shell('tar -C "$1" -cf "$2" .', [sizes.tree, archive]);
   for (const peer of await availablePeers()) {
-    const session = { peer, sizes, archive, sentCount: 0 };
-    sessions.push(session);
     say(`format and mount ${peer.name}`);
-    await peer.format();
-    await peer.mount();
+    try {
+      await peer.format();
+      await peer.mount();
+      sessions.push({ peer, sizes, archive, sentCount: 0 });
+    } catch (error) {
+      await peer.cleanUp();
+      if (stopping) throw error;
+      say(`without ${peer.name}: ${(error as Error).message}`);
+    }
   }
   for (let round = 0; round < rounds; round++) {
     for (const row of chosen) await runRow(row, round);

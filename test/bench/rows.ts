@@ -294,6 +294,10 @@ function increment(what: string, change: (session: Session) => Promise<unknown>)
       if (session.sentCount === 0) {
         await haveMirrored(session);
         await transfer(session, undefined);
+      } else {
+        // What other rows have changed meanwhile goes over first.
+        await takeSnapshot(session);
+        await transfer(session, snapshotName(session.sentCount));
       }
       await change(session);
       await takeSnapshot(session);
