@@ -102,7 +102,49 @@ const NO_BYTES = new Uint8Array(0);
 interface TouchedRange {
   readonly ino: number;
   readonly first: number;
-  last: number;
+  readonly last: number;
+}
+
+/** Ranges that were touched, column by column: a write allocates nothing. */
+interface TouchedRanges {
+  /** False: there are too many. */
+  add(ino: number, first: number, last: number): boolean;
+  clear(): void;
+  /** By file, and by where they begin. */
+  sorted(): readonly TouchedRange[];
+}
+
+function touchedRanges(): TouchedRanges {
+  const inos: number[] = [];
+  const firsts: number[] = [];
+  const lasts: number[] = [];
+  let count = 0;
+  return {
+    add(ino, first, last): boolean {
+      const before = count - 1;
+      const end = lasts[before] as number;
+      if (count > 0 && inos[before] === ino && first >= (firsts[before] as number) && first <= end + 1) {
+        lasts[before] = Math.max(end, last);
+        return true;
+      }
+      if (count === TOUCHED_RANGES_MAX) return false;
+      inos[count] = ino;
+      firsts[count] = first;
+      lasts[count] = last;
+      count += 1;
+      return true;
+    },
+    clear(): void {
+      count = 0;
+    },
+    sorted(): readonly TouchedRange[] {
+      const ranges: TouchedRange[] = [];
+      for (let i = 0; i < count; i++) {
+        ranges.push({ ino: inos[i] as number, first: firsts[i] as number, last: lasts[i] as number });
+      }
+      return ranges.toSorted((a, b) => a.ino - b.ino || a.first - b.first);
+    },
+  };
 }
 
 export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRecorder {
@@ -112,7 +154,7 @@ export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRec
   let view: DataView | undefined;
   let used = 0;
   let changeCount = 0;
-  let touched: TouchedRange[] = [];
+  const touched = touchedRanges();
   /** Where the last description stands if it is of a write, and of which file: the next write of the same file adds to it. */
   let writtenAt = -1;
   let writtenIno = 0;
@@ -122,7 +164,7 @@ export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRec
     used = 0;
     changeCount = 0;
     writtenAt = -1;
-    touched = [];
+    touched.clear();
     dropCount = log.dropCount;
   }
 
@@ -177,17 +219,9 @@ export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRec
   function touch({ ino }: Inode, offset: number, length: number): void {
     const first = Math.floor(offset / BLOCK_BYTES);
     const last = Math.floor((offset + length - 1) / BLOCK_BYTES);
-    const before = touched.at(-1);
-    if (before !== undefined && before.ino === ino && first >= before.first && first <= before.last + 1) {
-      before.last = Math.max(before.last, last);
-      return;
-    }
-    if (touched.length === TOUCHED_RANGES_MAX) {
-      log.interrupt();
-      clear();
-      return;
-    }
-    touched.push({ ino, first, last });
+    if (touched.add(ino, first, last)) return;
+    log.interrupt();
+    clear();
   }
 
   function describeAllocation(
@@ -315,7 +349,7 @@ export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRec
       if (!log.isOpen || log.framedSeq === log.seq) return undefined;
       assert.equal(dropCount, log.dropCount, "what is described is what the log wants");
       const firstSeq = log.framedSeq + 1;
-      const extents = collect(volume, inodes, touched);
+      const extents = collect(volume, inodes, touched.sorted());
       let payloadBytes = used;
       for (const { dataBytes } of extents) payloadBytes += extentRecord.size + dataBytes;
       const blocks = frameBlocks(payloadBytes);
@@ -353,9 +387,8 @@ export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRec
 }
 
 /** What stands in the blocks that were touched, file by file. Places what is too much to be logged as it is. */
-function collect(volume: Volume, inodes: InodeFile, touched: TouchedRange[]): readonly ChangeExtent[] {
+function collect(volume: Volume, inodes: InodeFile, touched: readonly TouchedRange[]): readonly ChangeExtent[] {
   const extents: ChangeExtent[] = [];
-  touched.sort((a, b) => a.ino - b.ino || a.first - b.first);
   let inlineLeft = INLINE_BLOCKS_MAX;
   for (let from = 0; from < touched.length; ) {
     const { ino } = touched[from] as TouchedRange;
