@@ -14,6 +14,7 @@ export const commandTable: readonly TableRow[] = [
   { name: "status", load: async () => (await import("./commands/status.ts")).statusCommand },
   { name: "sync", load: async () => (await import("./commands/sync.ts")).syncCommand },
   { name: "check", load: async () => (await import("./commands/check.ts")).checkCommand },
+  { name: "scrub", load: async () => (await import("./commands/scrub.ts")).scrubCommand },
   {
     name: "snapshot create",
     load: async () => (await import("./commands/snapshot-create.ts")).snapshotCreateCommand,

@@ -14,6 +14,8 @@ import { withHeldSnapshot } from "./held-snapshot.ts";
 import { userError } from "./plain-error.ts";
 
 export interface CheckPathOptions extends Pick<CheckOptions, "readData"> {
+  /** Read from the disk itself, and no faster. Default: through the page cache, as fast as can be. */
+  readonly bytesPerSecond?: number;
   readonly onProgress: (progress: CheckProgress) => void;
   readonly signal: AbortSignal;
 }
@@ -31,16 +33,20 @@ export async function checkPath(path: string, options: CheckPathOptions): Promis
   }
 }
 
-async function checkMounted(path: string, client: ControlClient, options: CheckPathOptions): Promise<CheckReport> {
-  const which = { path, options: { readData: options.readData ?? true, only: "snapshots" } } as const;
-  return withHeldSnapshot(client, HELD_PREFIX, () => checkInThread(which, options));
+/** Checks what a daemon has mounted, which this client is connected to. */
+export async function checkMounted(
+  path: string,
+  client: ControlClient,
+  options: CheckPathOptions,
+): Promise<CheckReport> {
+  return withHeldSnapshot(client, HELD_PREFIX, () => checkInThread(path, { only: "snapshots" }, options));
 }
 
 async function checkUnmounted(path: string, options: CheckPathOptions): Promise<CheckReport> {
   const device = openFileDevice(path, { writable: false });
   try {
     lockUnlessServed(() => lockVolume(device));
-    return await checkInThread({ path, options: { readData: options.readData ?? true } }, options);
+    return await checkInThread(path, {}, options);
   } finally {
     device.close();
   }
@@ -55,7 +61,13 @@ function lockUnlessServed(lock: () => void): void {
   }
 }
 
-async function checkInThread(start: CheckStart, { onProgress, signal }: CheckPathOptions): Promise<CheckReport> {
+/** Checks beside the event loop. */
+export async function checkInThread(
+  path: string,
+  { only = "everything" }: Pick<CheckOptions, "only">,
+  { readData = true, bytesPerSecond, onProgress, signal }: CheckPathOptions,
+): Promise<CheckReport> {
+  const start: CheckStart = { path, bytesPerSecond, options: { readData, only } };
   const worker = new Worker(new URL("./check-thread.js", import.meta.url), { workerData: start });
   try {
     return await new Promise<CheckReport>((resolve, reject) => {

@@ -1,12 +1,16 @@
 /** Verifies in a thread of its own: the work is synchronous and long, and the command must hear of an interruption. */
 import { parentPort, workerData } from "node:worker_threads";
+import { openDirectDevice } from "../device/direct-device.ts";
 import { openFileDevice } from "../device/file-device.ts";
 import type { ControlError } from "../format/control-message.ts";
 import { type CheckOptions, type CheckProgress, type CheckReport, checkVolume } from "../volume/check.ts";
+import { pacedDevice } from "./paced-device.ts";
 import { plainError } from "./plain-error.ts";
 
 export interface CheckStart {
   readonly path: string;
+  /** Of reads from the disk itself; undefined: through the page cache, as fast as can be. */
+  readonly bytesPerSecond: number | undefined;
   readonly options: Omit<CheckOptions, "onProgress">;
 }
 
@@ -19,10 +23,13 @@ const send = (message: CheckMessage): void => {
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
   parentPort?.postMessage(message);
 };
-const { path, options } = workerData as CheckStart;
+const { path, bytesPerSecond, options } = workerData as CheckStart;
 
 try {
-  const device = openFileDevice(path, { writable: false });
+  const device =
+    bytesPerSecond === undefined
+      ? openFileDevice(path, { writable: false })
+      : pacedDevice(openDirectDevice(path), bytesPerSecond);
   const report = checkVolume(device, { ...options, onProgress: (progress) => send({ kind: "progress", progress }) });
   send({ kind: "report", report });
 } catch (error) {

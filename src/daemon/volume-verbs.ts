@@ -10,6 +10,7 @@ import { UserError } from "../core/errors.ts";
 import { formatUuid } from "../core/uuid.ts";
 import type { ArgumentsOf, ControlRequest } from "../format/control-message.ts";
 import { rootChecksum, SNAPSHOT_MIRROR, type SnapshotRecord } from "../format/snapshot-record.ts";
+import type { BadCopy } from "../volume/repair.ts";
 import type { CpCause, Volume, VolumeStatus } from "../volume/volume.ts";
 import { snapshotError } from "./plain-error.ts";
 
@@ -36,6 +37,7 @@ export interface VolumeSummary extends Omit<VolumeStatus, "cpAt"> {
 export interface VerbResults {
   readonly "volume-status": VolumeSummary;
   readonly sync: { readonly cpCount: number };
+  readonly repair: readonly BadCopy[];
   readonly "snapshot-list": readonly SnapshotSummary[];
   readonly "snapshot-create": SnapshotSummary;
   readonly "snapshot-delete": { readonly name: string; readonly freedBlocks: number };
@@ -66,6 +68,13 @@ const table: { readonly [V in VolumeVerb]: VerbRow<V> } = {
     run: (volume) => {
       const cpCount = volume.openCp;
       return () => ({ cpCount });
+    },
+  },
+  repair: {
+    cause: "sync",
+    run: (volume) => {
+      const badCopies = volume.repairCopies();
+      return () => badCopies;
     },
   },
   "snapshot-list": {

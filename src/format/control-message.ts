@@ -46,6 +46,7 @@ const verbs = {
   // Of the volume: the daemon performs them for a mounted volume, the command itself for another.
   "volume-status": {},
   sync: {},
+  repair: {},
   "snapshot-list": { unique: flag },
   "snapshot-create": { name: text, mirror: flag },
   "snapshot-delete": { name: text },

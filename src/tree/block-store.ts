@@ -55,6 +55,8 @@ export interface BlockStoreOptions {
   readonly endVbn: number;
   readonly cacheBytesMax: number;
   readonly space?: Space | undefined;
+  /** Each block has a second copy, so many blocks further on, for when the first is bad. Default: there is none. */
+  readonly copyDistance?: number;
 }
 
 /** Free buffers kept for reuse: fresh memory is slow on virtual machines. Of the cache, at most one part in POOL_SHARE. */
@@ -62,7 +64,14 @@ const POOL_BLOCKS_MAX = 4096;
 const POOL_SHARE = 3;
 const CACHE_BLOCKS_MIN = 256;
 
-export function openBlockStore({ device, firstVbn, endVbn, cacheBytesMax, space }: BlockStoreOptions): BlockStore {
+export function openBlockStore({
+  device,
+  firstVbn,
+  endVbn,
+  cacheBytesMax,
+  space,
+  copyDistance = 0,
+}: BlockStoreOptions): BlockStore {
   const pool: CachedBlock[] = [];
   const retired: CachedBlock[] = [];
   const blocksMax = Math.floor(cacheBytesMax / BLOCK_BYTES);
@@ -88,16 +97,32 @@ export function openBlockStore({ device, firstVbn, endVbn, cacheBytesMax, space 
     checkVbn(vbn);
     const block = buffer();
     try {
-      readBlocks(vbn, 1, block.bytes, 0);
-      const found = checksum(block.bytes);
-      if (found !== expected) throw mismatch(vbn, found, expected);
+      readVerified(vbn, expected, block.bytes);
     } catch (error) {
-      pool.push(block);
-      throw error;
+      if (copyDistance === 0 || !isGood(vbn + copyDistance, expected, block.bytes)) {
+        pool.push(block);
+        throw error;
+      }
     }
     block.vbn = vbn;
     block.checksum = expected;
     return block;
+  }
+
+  function readVerified(vbn: number, expected: number, into: Uint8Array): void {
+    readBlocks(vbn, 1, into, 0);
+    const found = checksum(into);
+    if (found !== expected) throw mismatch(vbn, found, expected);
+  }
+
+  function isGood(vbn: number, expected: number, into: Uint8Array): boolean {
+    try {
+      readVerified(vbn, expected, into);
+      return true;
+    } catch (error) {
+      if (error instanceof CorruptionError || error instanceof FsError) return false;
+      throw error;
+    }
   }
 
   /** An error of the device names the block: of a long run, the first one that cannot be read by itself. */

@@ -24,7 +24,7 @@ export interface GatherWriter {
 
 const GATHER_BLOCKS_MAX = 512;
 
-export function gatherWriter(device: BlockDevice): GatherWriter {
+export function gatherWriter(device: Pick<BlockDevice, "writeGather">): GatherWriter {
   let first = 0;
   let pending: Uint8Array[] = [];
   let blocksWritten = 0;

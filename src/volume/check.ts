@@ -32,6 +32,7 @@ import { type Finding, openReport, type Report } from "./check-report.ts";
 import { openStateChecker, storeForCheck } from "./check-state.ts";
 import { openWalk } from "./check-walk.ts";
 import { readFsinfo, readFsinfoCopies } from "./fsinfo-copies.ts";
+import { badTableCopies } from "./repair.ts";
 import { openSnapshotTable } from "./snapshot-table.ts";
 
 export interface CheckProgress {
@@ -136,7 +137,12 @@ function readTable(
   for (let tries = 1; ; tries++) {
     const fsinfo = readFsinfo(device);
     try {
-      return { fsinfo, records: openSnapshotTable(device, fsinfo).records };
+      const table = openSnapshotTable(device, fsinfo);
+      for (const { vbn, problem } of badTableCopies(device, table))
+        report.add("snapshot-table", `a copy of a block of the snapshot table is bad, in block ${vbn}: ${problem}`, {
+          vbn,
+        });
+      return { fsinfo, records: table.records };
     } catch (error) {
       if (!(error instanceof CorruptionError)) throw error;
       if (readFsinfo(device).cpCount !== fsinfo.cpCount && tries < TABLE_TRIES_MAX) continue;

@@ -13,6 +13,7 @@ import { type LogRing, OWN_DEVICE, openChangeLog } from "./change-log/change-log
 import { hasFrames, type LogLocation, readFrames } from "./change-log/frames.ts";
 import { activeMapOf, allocatorOf, commitCp, freezeCp, isVolumeDirty, relieve, takeCp } from "./consistency-point.ts";
 import { readFsinfo, repairFsinfo } from "./fsinfo-copies.ts";
+import { type BadCopy, repairCopies } from "./repair.ts";
 import { openSnapshotTable } from "./snapshot-table.ts";
 import {
   createSnapshot,
@@ -197,6 +198,10 @@ function volumeOf(state: VolumeState): Volume {
       state.rootChanged = true;
     },
     follow: () => follow(state),
+    repairCopies(): readonly BadCopy[] {
+      assert(state.allocator !== undefined && state.cp.phase === "open", "who repairs is the only writer");
+      return repairCopies(device);
+    },
     status: () => statusOf(state),
     close: () => device.close(),
   };

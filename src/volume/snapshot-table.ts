@@ -5,6 +5,10 @@
  * which the allocator never takes: so a mirror keeps its own table (it lists exactly the snapshots whose blocks it has)
  * without ever standing in the way of a block that its source allocates (requirements 231 and 232).
  *
+ * Nothing but this table says what snapshots there are, and without it no volume opens: so each of its blocks is written
+ * twice, to the first half of its area and at the same place of the second. Where the first copy is bad the second serves,
+ * until `repairTable` puts the first right.
+ *
  * Within the reserved area the table is copy-on-write like everything else, by the same code: creating a snapshot
  * rewrites the block of its record and the path above it, however many snapshots there are.
  */
@@ -34,19 +38,37 @@ export interface SnapshotTable {
   freeze(): FileRootRecord;
   /** Fsinfo with the frozen root is durable: what it replaced may be reused. */
   commit(): void;
+  /** Both copies of each block, as on disk; of a table without changes. Throws CorruptionError where both are bad. */
+  copies(): readonly TableCopy[];
+}
+
+/** One copy of a block of the table, and where the other one is. */
+export interface TableCopy {
+  readonly vbn: number;
+  readonly otherVbn: number;
+  readonly expected: number;
 }
 
 /** Blocks that changing one record makes dirty: its own and the path above it. */
-const CHANGE_BLOCKS = 3;
-/** A table that grows leaves room for changing a record, so that a full one can be emptied and filled again. */
-const GROW_BLOCKS = 2 * CHANGE_BLOCKS;
+function changeBlocks(tree: BlockTree): number {
+  return tree.height + 1;
+}
+
+/**
+ * Blocks that a new block of records needs, with a root that may get higher by one. A table that grows leaves room for
+ * changing a record, so that a full one can be emptied and filled again.
+ */
+function growBlocks(tree: BlockTree): number {
+  return 2 * (tree.height + 2);
+}
 
 /** Reads the whole table: O(snapshots). Throws CorruptionError. */
 export function openSnapshotTable(device: BlockDevice, fsinfo: Fsinfo): SnapshotTable {
   const [first] = fsinfoVbns(fsinfo.reservedBlocks);
-  const { logFirst: end } = fsinfo;
-  const area = reservedSpace(first + 1, end);
-  const store = openBlockStore({ device, firstVbn: first + 1, endVbn: end, cacheBytesMax: 1 << 20, space: area });
+  const copyDistance = Math.floor((fsinfo.logFirst - first - 1) / 2);
+  const [firstVbn, endVbn] = [first + 1, first + 1 + copyDistance];
+  const area = reservedSpace(firstVbn, endVbn);
+  const store = openBlockStore({ device, firstVbn, endVbn, cacheBytesMax: 1 << 20, space: area, copyDistance });
   const tree = treeOfRecord(fsinfo.snapshotTable);
   tree.blockCount = area.load(store, tree);
   const slots = loadSlots(store, tree);
@@ -58,7 +80,7 @@ export function openSnapshotTable(device: BlockDevice, fsinfo: Fsinfo): Snapshot
   function write(slot: number, record: SnapshotRecord | undefined): void {
     const index = Math.floor(slot / SNAPSHOTS_PER_BLOCK);
     const grows = blockAt(store, tree, index) === undefined;
-    if (tree.dirtyNodes?.has(index) !== true) area.reserve(grows ? GROW_BLOCKS : CHANGE_BLOCKS, "write");
+    if (tree.dirtyNodes?.has(index) !== true) area.reserve(grows ? growBlocks(tree) : changeBlocks(tree), "write");
     const at = (slot % SNAPSHOTS_PER_BLOCK) * snapshotRecord.size;
     const block = dirtyBlockAt(store, tree, index);
     tree.sizeBytes = Math.max(tree.sizeBytes, (index + 1) * BLOCK_BYTES);
@@ -103,7 +125,7 @@ export function openSnapshotTable(device: BlockDevice, fsinfo: Fsinfo): Snapshot
     },
     freeze(): FileRootRecord {
       if (changed) {
-        const writer = gatherWriter(device);
+        const writer = gatherWriter(twice(device, copyDistance));
         assignPlaces(store, tree);
         sealNodes(store, tree, writer);
         writer.flush();
@@ -113,6 +135,25 @@ export function openSnapshotTable(device: BlockDevice, fsinfo: Fsinfo): Snapshot
       return recordOfTree(tree);
     },
     commit: () => area.commit(),
+    copies(): readonly TableCopy[] {
+      const copies: TableCopy[] = [];
+      eachPointer(store, tree, (_level, _index, vbn, expected) => {
+        copies.push({ vbn, otherVbn: vbn + copyDistance, expected });
+        copies.push({ vbn: vbn + copyDistance, otherVbn: vbn, expected });
+        return true;
+      });
+      return copies;
+    },
+  };
+}
+
+/** Blocks go to their place, and to that of their second copy. */
+function twice(device: BlockDevice, copyDistance: number): Pick<BlockDevice, "writeGather"> {
+  return {
+    writeGather(vbn, buffers): void {
+      device.writeGather(vbn, buffers);
+      device.writeGather(vbn + copyDistance, buffers);
+    },
   };
 }
 

@@ -11,6 +11,7 @@ import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import type { ChangeLog } from "./change-log/change-log.ts";
 import type { FoundFrame } from "./change-log/frames.ts";
 import type { Allocator } from "./space/allocator.ts";
+import type { BadCopy } from "./repair.ts";
 
 export interface VolumeOptions {
   readonly device: BlockDevice;
@@ -150,6 +151,8 @@ export interface Volume {
 
   /** Read-only volumes: looks at fsinfo again and moves `active` to a newer CP. True when it moved. */
   follow(): boolean;
+  /** Puts right what has a second copy (repair.ts), with no consistency point in flight. Throws as repairCopies does. */
+  repairCopies(): readonly BadCopy[];
 
   status(): VolumeStatus;
   close(): void;

@@ -70,7 +70,7 @@ test("a full table says so, changes nothing, and works again after a deletion", 
   assert(openVolume({ device, clock, random, writable: false }).findSnapshot("again") !== undefined);
 });
 
-test("a table that is damaged anywhere is refused, not misread", () => {
+test("a table that is damaged in both copies is refused, not misread; in one, the other serves", () => {
   const random = prng(5);
   const device = memoryDevice(4000);
   createVolume({ device, clock, random });
@@ -79,11 +79,19 @@ test("a table that is damaged anywhere is refused, not misread", () => {
     volume.createSnapshot(`s${i}`);
     volume.takeCp("snapshot");
   }
-  const { reservedBlocks } = volume.committed;
+  const intact = openVolume({ device, clock, random, writable: false }).snapshots();
+  const copyDistance = Math.floor((volume.committed.reservedBlocks - 2) / 2);
   let refused = 0;
-  for (let vbn = 1; vbn < reservedBlocks - 1; vbn++) {
+  for (let vbn = 1; vbn <= copyDistance; vbn++) {
+    for (const copy of [vbn, vbn + copyDistance]) {
+      const halved = device.clone();
+      halved.corrupt(copy * 4096 + 100, 0x10);
+      const opened = openVolume({ device: halved, clock, random, writable: false });
+      assert.deepEqual(opened.snapshots(), intact);
+    }
     const damaged = device.clone();
     damaged.corrupt(vbn * 4096 + 100, 0x10);
+    damaged.corrupt((vbn + copyDistance) * 4096 + 100, 0x10);
     try {
       const opened = openVolume({ device: damaged, clock, random, writable: false });
       assert.equal(opened.snapshots().length, 20, "the block was not part of the table");

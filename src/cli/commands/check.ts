@@ -1,6 +1,6 @@
-import type { Finding } from "../../volume/check-report.ts";
 import { command } from "../command.ts";
 import { exitCodes } from "../exit-codes.ts";
+import { findingText } from "../findings.ts";
 import { interruption } from "../interrupt.ts";
 import { makeOutput } from "../output.ts";
 import { progressLine } from "../progress.ts";
@@ -46,8 +46,3 @@ export const checkCommand = command({
     if (findings.length > 0) process.exitCode = exitCodes.findings.code;
   },
 });
-
-function findingText({ kind, message, state, path }: Finding): string {
-  const where = [state, path].filter((part) => part !== undefined).join(": ");
-  return `${kind}: ${where === "" ? "" : `${where}: `}${message}`;
-}

@@ -6,6 +6,7 @@
  * begins 16 bytes before one, so that the data of a READ does. A filesystem may hand such a payload to a direct
  * write without a copy.
  */
+import { alignedMemory } from "../../core/aligned-memory.ts";
 import { FsError } from "../../core/errors.ts";
 import type { FileSystem, Handle, NodeId } from "../../fs/file-system.ts";
 import {
@@ -203,14 +204,3 @@ function makeWriters(): Writers {
     has: (node) => counts.has(node),
   };
 }
-
-/** V8 places the memory of WebAssembly on a page boundary, and no other that JavaScript can have. */
-function alignedMemory(bytes: number): ArrayBuffer {
-  const WASM_PAGE_BYTES = 65536;
-  return new WebAssembly.Memory({ initial: Math.ceil(bytes / WASM_PAGE_BYTES) }).buffer;
-}
-
-/** Not among the types of Node, and only this of it is used. */
-declare const WebAssembly: {
-  readonly Memory: new (size: { readonly initial: number }) => { readonly buffer: ArrayBuffer };
-};
