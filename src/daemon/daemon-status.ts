@@ -15,6 +15,8 @@ export interface DaemonStatus {
   readonly transport: Transport;
   /** failed: the block file could not be written; changes are refused, reads go on. */
   readonly state: "serving" | "failed" | "ending";
+  /** Why it has failed. */
+  readonly failure: string | undefined;
   readonly lastError: string | undefined;
   readonly cpIntervalMs: number;
   /** Consistency points that this daemon committed, and how long the last took to become durable. */

@@ -77,6 +77,7 @@ interface State {
   readonly startedAt: string;
   readonly log: DaemonLog;
   phase: "serving" | "failed" | "ending";
+  failure: string | undefined;
   lastError: string | undefined;
   cpsCommitted: number;
   cpLastMs: number | undefined;
@@ -95,6 +96,7 @@ export async function startDaemon(config: MountConfig): Promise<Daemon> {
     startedAt: new Date().toISOString(),
     log: daemonLog(config.logFile),
     phase: "serving",
+    failure: undefined,
     lastError: undefined,
     cpsCommitted: 0,
     cpLastMs: undefined,
@@ -225,7 +227,8 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
 
   function fail(message: string): void {
     if (state.phase === "serving") state.phase = "failed";
-    report(state, message);
+    state.failure ??= message;
+    report(state, `the volume has failed, and is read-only until it is mounted again: ${message}`);
     waiting.failed(message);
   }
 
@@ -359,6 +362,7 @@ async function status(state: State, link: ServerLink, waiting: WaitingRoom): Pro
     startedAt: state.startedAt,
     transport: config.transport,
     state: state.phase,
+    failure: state.failure,
     lastError: state.lastError,
     cpIntervalMs: config.cpIntervalMs,
     cpsCommitted: state.cpsCommitted,

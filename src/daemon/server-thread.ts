@@ -18,7 +18,7 @@
 import { fstatSync } from "node:fs";
 import { workerData } from "node:worker_threads";
 import type { Clock } from "../core/clock.ts";
-import { UserError } from "../core/errors.ts";
+import { type FsError, UserError } from "../core/errors.ts";
 import { assertNever, type ChangeSeq, changeSeq } from "../core/numbers.ts";
 import { openFileDevice } from "../device/file-device.ts";
 import { type OpenFileSystem, openFileSystem } from "../fs/active.ts";
@@ -36,6 +36,7 @@ import { type Inbox, openInbox } from "./inbox.ts";
 import { openLogFile } from "./log-file.ts";
 import { type LogLine, logLine } from "./log-line.ts";
 import { plainError } from "./plain-error.ts";
+import { fullText, spaceOf } from "./space-holders.ts";
 import { systemClock, systemRandom } from "./system.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
 import { causeOf, performVerb, type VolumeRequest } from "./volume-verbs.ts";
@@ -60,6 +61,9 @@ interface Server {
   isUnfinished: boolean;
   readonly send: (message: FromServer) => void;
 }
+
+/** Between two lines in the log about a volume that is full. */
+const FULL_NOTE_MS = 60_000;
 
 /** Asks the loop to handle a request that it has handed out. */
 type Again = (request: Uint8Array) => void;
@@ -106,7 +110,7 @@ function open(start: ServerStart, send: (message: FromServer) => void): Server {
     snapshotDirectories,
     onDamage: (counts, first) => send({ kind: "damage", counts, first }),
   });
-  const gated = gate(fileSystem, { makeSpace: () => makeSpace(server) });
+  const gated = gate(fileSystem, { makeSpace: () => makeSpace(server), onFull: fullNotes(volume, send) });
   const turns = cpTurns(volume, {
     send: (cp) => send({ kind: "frozen", cp }),
     // What is in frames need not be dropped when it is frozen: the log stays open.
@@ -346,6 +350,21 @@ function makeSpace(server: Server): boolean {
   turns.want("space");
   settle(server);
   return turns.state.phase === "idle";
+}
+
+/** Tells of a full volume, and of what holds its space, now and then. */
+function fullNotes(volume: Volume, send: (message: FromServer) => void): (error: FsError) => void {
+  let lastMs = Number.NEGATIVE_INFINITY;
+  return (error) => {
+    const nowMs = performance.now();
+    if (nowMs - lastMs < FULL_NOTE_MS) return;
+    lastMs = nowMs;
+    const isHost = error.cause !== undefined;
+    send({
+      kind: "log",
+      message: isHost ? `the disk of the host is full: ${error.message}` : fullText(spaceOf(volume)),
+    });
+  };
 }
 
 /** Waits until no consistency point is in flight or wanted. */

@@ -13,6 +13,7 @@ import { rootChecksum, SNAPSHOT_MIRROR, type SnapshotRecord } from "../format/sn
 import type { BadCopy } from "../volume/repair.ts";
 import type { CpCause, Volume, VolumeStatus } from "../volume/volume.ts";
 import { snapshotError } from "./plain-error.ts";
+import { type SpaceHolders, spaceOf } from "./space-holders.ts";
 
 export interface SnapshotSummary {
   readonly name: string;
@@ -31,6 +32,7 @@ export interface SnapshotSummary {
 
 export interface VolumeSummary extends Omit<VolumeStatus, "cpAt"> {
   readonly cpAt: string;
+  readonly space: SpaceHolders;
 }
 
 /** What each verb answers. */
@@ -60,7 +62,7 @@ interface VerbRow<V extends VolumeVerb> {
 
 const table: { readonly [V in VolumeVerb]: VerbRow<V> } = {
   "volume-status": {
-    run: (volume) => () => summarizeVolume(volume.status()),
+    run: (volume) => () => ({ ...volume.status(), cpAt: formatTime(volume.status().cpAt), space: spaceOf(volume) }),
   },
   sync: {
     cause: "sync",
@@ -182,8 +184,4 @@ function summarize(volume: Volume, record: SnapshotRecord, unique = false): Snap
     rootChecksum: rootChecksum(record),
     mirror: (record.flags & SNAPSHOT_MIRROR) !== 0,
   };
-}
-
-function summarizeVolume(status: VolumeStatus): VolumeSummary {
-  return { ...status, cpAt: formatTime(status.cpAt) };
 }

@@ -1,5 +1,6 @@
 import { UserError } from "../../core/errors.ts";
 import { type DaemonStatus, type DamageSummary, damageText } from "../../daemon/daemon-status.ts";
+import type { SpaceHolders } from "../../daemon/space-holders.ts";
 import type { VolumeSummary } from "../../daemon/volume-verbs.ts";
 import { command } from "../command.ts";
 import { formatBytes } from "../options.ts";
@@ -65,6 +66,7 @@ function volumeText(path: string, summary: VolumeSummary): string {
     ["size", formatBytes(summary.blockCount * BLOCK_BYTES)],
     ["used", formatBytes(summary.usedBlocks * BLOCK_BYTES)],
     ["free", formatBytes(summary.freeBlocks * BLOCK_BYTES)],
+    ["held by snapshots", heldText(summary.space)],
     ["inodes", summary.usedInodes],
     ["snapshots", summary.snapshotCount],
     ["consistency point", `${summary.cpCount} of ${summary.cpAt}`],
@@ -84,7 +86,7 @@ function mountText(mount: DaemonStatus): string {
   return fields([
     ["mounted on", mount.mountPoint],
     ["mode", mount.snapshot === undefined ? mount.mode : `snapshot ${mount.snapshot}`],
-    ["state", mount.state],
+    ["state", mount.failure === undefined ? mount.state : `read-only until it is mounted again: ${mount.failure}`],
     ["last error", mount.lastError],
     ["damage met", damageSummary(mount.damage)],
     ["daemon", `${mount.pid}, since ${mount.startedAt}`],
@@ -97,6 +99,13 @@ function causesText({ cpCauses }: DaemonStatus): string {
   return Object.entries(cpCauses)
     .map(([cause, count]) => `${cause} ${count}`)
     .join(", ");
+}
+
+/** Named only where space is short. */
+function heldText({ snapshotBlocks, holders }: SpaceHolders): string | undefined {
+  if (snapshotBlocks === 0) return undefined;
+  const each = holders.map(({ name, blocks }) => `\n  ${formatBytes(blocks * BLOCK_BYTES)} by ${name} alone`);
+  return `${formatBytes(snapshotBlocks * BLOCK_BYTES)}${each.join("")}`;
 }
 
 const PLACES_SHOWN = 5;

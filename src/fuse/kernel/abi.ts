@@ -87,6 +87,11 @@ export const initFlag = {
   INIT_EXT: 1 << 30,
 } as const;
 
+/** Bits of `flags2`. */
+export const initFlag2 = {
+  DIRECT_IO_ALLOW_MMAP: 1 << 4,
+} as const;
+
 /** Bits of `valid` in a SETATTR request. */
 export const setattrBit = {
   MODE: 1 << 0,
@@ -102,6 +107,7 @@ export const setattrBit = {
 } as const;
 
 /** Bits of `openFlags` in the reply to OPEN, CREATE and OPENDIR. */
+export const FOPEN_DIRECT_IO = 1 << 0;
 export const FOPEN_KEEP_CACHE = 1 << 1;
 export const FOPEN_CACHE_DIR = 1 << 3;
 
@@ -142,7 +148,10 @@ export const replyHeader = struct(16, {
   uniqueHigh: u32,
 });
 
-export const initRequest = struct(16, { major: u32, minor: u32, readaheadBytesMax: u32, flags: u32 });
+const initFields = { major: u32, minor: u32, readaheadBytesMax: u32, flags: u32 };
+export const initRequest = struct(16, initFields);
+/** Where the kernel has the flag INIT_EXT. */
+export const initRequestLong = struct(20, { ...initFields, flags2: u32 });
 
 export const initReply = struct(64, {
   major: u32,

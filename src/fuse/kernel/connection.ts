@@ -11,8 +11,10 @@ import { FsError } from "../../core/errors.ts";
 import type { FileSystem, Handle, NodeId } from "../../fs/file-system.ts";
 import {
   initFlag,
+  initFlag2,
   initReply,
   initRequest,
+  initRequestLong,
   KERNEL_MAJOR,
   KERNEL_MINOR_MAX,
   KERNEL_MINOR_MIN,
@@ -79,6 +81,8 @@ export interface Connection {
   /** Agreed at INIT. */
   initialized: boolean;
   writebackCache: boolean;
+  /** Files can be opened without page cache, and still be mapped. */
+  directWithMmap: boolean;
   /** The kernel enforces access lists. */
   posixAcl: boolean;
   setxattrRequestBytes: number;
@@ -131,6 +135,7 @@ export function makeConnection(options: ConnectionOptions): Connection {
     directory: makeDirectoryPacker(reply, replyView),
     initialized: false,
     writebackCache: false,
+    directWithMmap: false,
     posixAcl: false,
     setxattrRequestBytes: SETXATTR_SHORT_BYTES,
     requestBytes: 0,
@@ -165,6 +170,8 @@ export function negotiate(connection: Connection, at: number, into: number): num
 
   connection.initialized = !isNewerMajor;
   connection.writebackCache = (flags & initFlag.WRITEBACK_CACHE) !== 0;
+  const flags2 = offeredFlags2(connection, at, flags) & initFlag2.DIRECT_IO_ALLOW_MMAP;
+  connection.directWithMmap = flags2 !== 0;
   connection.posixAcl = (flags & initFlag.POSIX_ACL) !== 0;
   connection.setxattrRequestBytes = (flags & initFlag.SETXATTR_EXT) === 0 ? SETXATTR_SHORT_BYTES : setxattrRequest.size;
   initReply.encode(replyView, into, {
@@ -178,11 +185,16 @@ export function negotiate(connection: Connection, at: number, into: number): num
     timeGranularityNs: 1,
     pagesMax,
     mapAlignment: 0,
-    flags2: 0,
+    flags2,
     stackDepthMax: 0,
     unused: new Uint8Array(24),
   });
   return initReply.size;
+}
+
+function offeredFlags2({ requestView: view, requestBytes }: Connection, at: number, flags: number): number {
+  const isThere = (flags & initFlag.INIT_EXT) !== 0 && requestBytes >= at + initRequestLong.size;
+  return isThere ? initRequestLong.get.flags2(view, at) : 0;
 }
 
 function makeWriters(): Writers {

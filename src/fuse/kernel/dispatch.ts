@@ -15,6 +15,7 @@ import {
   type Changed,
   type Entry,
   type FileSystem,
+  type FileSystemStatus,
   NO_ENTRY,
   type NodeId,
   type Opened,
@@ -23,7 +24,16 @@ import {
 import * as abi from "./abi.ts";
 import { opcode, replyHeader, requestHeader } from "./abi.ts";
 import { type Connection, negotiate, PAYLOAD_BYTES_MAX } from "./connection.ts";
-import { putAbsence, putAttributesReply, putEntry, putHeader, putOpened, putStatus, putStatx } from "./replies.ts";
+import {
+  type Kept,
+  putAbsence,
+  putAttributesReply,
+  putEntry,
+  putHeader,
+  putOpened,
+  putStatus,
+  putStatx,
+} from "./replies.ts";
 import {
   attributeChanges,
   callerOf,
@@ -69,6 +79,10 @@ const HOW_WRITTEN = [
   { fromCache: false, killPriv: true },
   { fromCache: true, killPriv: true },
 ] as const;
+/** Nearly full: less than a sixteenth is available, within these bounds (64 MiB, 1 GiB), and less than a quarter. */
+const NEARLY_FULL_SHARE = 16;
+const NEARLY_FULL_BLOCKS_MIN = 16384;
+const NEARLY_FULL_BLOCKS_MAX = 262_144;
 /** Longer ranges are cut: what was done is told. */
 const LENGTH_MAX = 0x4000_0000;
 const BY_ROOT: Changed = { killPriv: false };
@@ -208,9 +222,10 @@ function lookup(connection: Connection, fs: FileSystem): number {
   }
 }
 
-function entryAndHandle({ replyView: view }: Connection, made: Entry & Opened): number {
+function entryAndHandle(connection: Connection, made: Entry & Opened, flags: number): number {
+  const { replyView: view } = connection;
   const entryBytes = putEntry(view, BODY, made);
-  return entryBytes + putOpened(view, BODY + entryBytes, made, "pages");
+  return entryBytes + putOpened(view, BODY + entryBytes, made, keptWith(connection, flags));
 }
 
 function value({ reply }: Connection, bytes: Uint8Array): number {
@@ -286,7 +301,7 @@ function open(connection: Connection, fs: FileSystem, view: DataView): number {
   if (killPriv && (flags & O_TRUNC) !== 0) fs.setAttributes(node, { killPriv }, callerOf(connection));
   const opened = fs.open(node, handleFlags(connection, flags));
   noteWriter(connection, opened, node, flags);
-  return putOpened(connection.replyView, BODY, opened, "pages");
+  return putOpened(connection.replyView, BODY, opened, keptWith(connection, flags));
 }
 
 function create(connection: Connection, fs: FileSystem, view: DataView): number {
@@ -298,7 +313,7 @@ function create(connection: Connection, fs: FileSystem, view: DataView): number 
     const maker = makerOf(connection, abi.createRequest.get.umask(view, ARGUMENTS));
     const made = fs.create(node, name, mode, handleFlags(connection, flags), maker);
     noteWriter(connection, made, made.nodeId, flags);
-    return entryAndHandle(connection, made);
+    return entryAndHandle(connection, made, flags);
   } catch (error) {
     const exists = error instanceof FsError && error.code === "EEXIST";
     if (!exists || (flags & O_EXCL) !== 0) throw error;
@@ -311,7 +326,7 @@ function openExisting(connection: Connection, fs: FileSystem, found: Entry, flag
   try {
     const opened = fs.open(found.nodeId, handleFlags(connection, flags));
     noteWriter(connection, opened, found.nodeId, flags);
-    return entryAndHandle(connection, { ...found, ...opened });
+    return entryAndHandle(connection, { ...found, ...opened }, flags);
   } catch (error) {
     fs.forget(found.nodeId, 1);
     throw error;
@@ -324,11 +339,26 @@ function createUnnamed(connection: Connection, fs: FileSystem, view: DataView): 
   const maker = makerOf(connection, abi.createRequest.get.umask(view, ARGUMENTS));
   const made = fs.createUnnamed(connection.node, mode, handleFlags(connection, flags), maker);
   noteWriter(connection, made, made.nodeId, flags);
-  return entryAndHandle(connection, made);
+  return entryAndHandle(connection, made, flags);
 }
 
 function noteWriter({ writebackCache, writers }: Connection, { handle }: Opened, node: NodeId, flags: number): void {
   if (writebackCache && (flags & O_ACCMODE) !== O_RDONLY) writers.add(handle, node);
+}
+
+/**
+ * With the write-back cache a write that does not fit is an error of close(2) or fsync(2) only: the kernel has taken the data by
+ * then. So when a volume is nearly full, files are opened for writing without that cache, and ENOSPC comes at the write.
+ */
+function keptWith({ directWithMmap, writebackCache, fileSystem }: Connection, flags: number): Kept {
+  if (!writebackCache || !directWithMmap || (flags & O_ACCMODE) === O_RDONLY) return "pages";
+  return isNearlyFull(fileSystem.status()) ? "nothing" : "pages";
+}
+
+function isNearlyFull({ blockCount, availableBlocks }: FileSystemStatus): boolean {
+  const share = Math.floor(blockCount / NEARLY_FULL_SHARE);
+  const bound = Math.min(NEARLY_FULL_BLOCKS_MAX, Math.max(NEARLY_FULL_BLOCKS_MIN, share), Math.floor(blockCount / 4));
+  return availableBlocks < bound;
 }
 
 /**

@@ -7,6 +7,7 @@ import {
   directoryEntry,
   entryReply,
   FOPEN_CACHE_DIR,
+  FOPEN_DIRECT_IO,
   FOPEN_KEEP_CACHE,
   openReply,
   replyHeader,
@@ -51,11 +52,19 @@ export function putAttributesReply(view: DataView, at: number, reply: Attributes
   return attributesReply.size;
 }
 
-/** A handle; `kept` says what the kernel may keep with it: a file's pages or a directory's entries. */
-export function putOpened(view: DataView, at: number, opened: Opened, kept: "pages" | "entries"): number {
-  const keepFlags = kept === "pages" ? FOPEN_KEEP_CACHE : FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR;
+/** What the kernel may keep with a handle: a file's pages, nothing of what it writes, a directory's entries. */
+export type Kept = "pages" | "nothing" | "entries";
+
+const keepFlagsOf: Readonly<Record<Kept, number>> = {
+  pages: FOPEN_KEEP_CACHE,
+  nothing: FOPEN_KEEP_CACHE | FOPEN_DIRECT_IO,
+  entries: FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR,
+};
+
+export function putOpened(view: DataView, at: number, opened: Opened, kept: Kept): number {
+  const flags = keepFlagsOf[kept];
   openReply.set.handle(view, at, opened.handle);
-  openReply.set.openFlags(view, at, opened.keepCache ? keepFlags : 0);
+  openReply.set.openFlags(view, at, opened.keepCache ? flags : flags & FOPEN_DIRECT_IO);
   openReply.set.padding(view, at, 0);
   return openReply.size;
 }
