@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install uninstall build fmt lint check test test-mounts fuzz soak golden bench demo clean ci
+.PHONY: help install uninstall build fmt lint check test test-mounts fuzz fuzz-input soak golden bench demo clean ci
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -79,6 +79,10 @@ test-mounts: $(BUILT) ## run the tests on real mounts; fail, not skip, where mou
 
 fuzz: $(BUILT) ## run random operations, crashes and faults (SEED= repeats one, RUNS= how many)
 	$(NODE) dist/test/sim/fuzz.js $(if $(SEED),--seed=$(SEED)) $(if $(RUNS),--runs=$(RUNS))
+
+fuzz-input: $(BUILT) ## look for hostile inputs that do harm (MINUTES= ENTRY=volume|stream|control|mirror SEED=)
+	$(NODE) dist/test/hostile/fuzz-input.js $(if $(filter-out 60,$(MINUTES)),--minutes=$(MINUTES)) $(if $(ENTRY),--entry=$(ENTRY)) \
+		$(if $(SEED),--seed=$(SEED)) $(if $(GENOME),--genome=$(GENOME))
 
 soak: $(BUILT) ## fuzz with fresh seeds for MINUTES=60
 	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); \

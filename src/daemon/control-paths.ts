@@ -42,6 +42,7 @@ export function socketPath(identity: FileIdentity, pid: number | undefined): str
 export function socketFiles(): readonly SocketFile[] {
   const directory = socketDirectory();
   if (!existsSync(directory)) return [];
+  checkOurs(directory); // who else could put a socket there would be asked in the daemon's place
   const files: SocketFile[] = [];
   for (const name of readdirSync(directory).toSorted()) {
     const match = /^([0-9a-f]{16})(?:-(\d+))?\.sock$/.exec(name);
@@ -57,6 +58,10 @@ export function socketFiles(): readonly SocketFile[] {
 export function makeSocketDirectory(): void {
   const directory = socketDirectory();
   mkdirSync(directory, { recursive: true, mode: 0o700 });
+  checkOurs(directory);
+}
+
+function checkOurs(directory: string): void {
   const { uid, mode } = lstatSync(directory);
   if (uid !== process.getuid?.() || (mode & 0o022) !== 0) {
     throw new UserError(

@@ -34,6 +34,8 @@ export const INODE_MAP_INO = 3 as Ino;
 export const ORPHAN_INO = 4 as Ino;
 /** The first inode number that a file gets. */
 export const FIRST_FREE_INO = 16 as Ino;
+/** Longest orphan file: 2^26 orphans. Who claims more would have us count for ever. */
+export const ORPHAN_BLOCKS_MAX = 65536;
 
 /** Smallest volume: room for the reserved area, the metadata files and something to do. */
 export const VOLUME_BLOCKS_MIN = 64;

@@ -17,7 +17,7 @@
 import assert from "node:assert/strict";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
-import { FIRST_FREE_INO, ORPHAN_INO } from "../format/constants.ts";
+import { FIRST_FREE_INO, ORPHAN_BLOCKS_MAX, ORPHAN_INO } from "../format/constants.ts";
 import { type BlockTree, blockAt, dirtyBlockAt } from "../tree/block-tree.ts";
 import { resizeFile } from "../tree/file-data.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
@@ -64,6 +64,8 @@ const SLICE_STEPS_MAX = 1024;
 /** Slices at the time a volume is opened; the rest is done when there is time. */
 const OPENING_SLICES_MAX = 64;
 const SLOTS_PER_BLOCK = BLOCK_BYTES / 4;
+/** Remembered when a volume is opened. If there are more, they are found the next time. */
+const FREE_SLOTS_MAX = 1 << 20;
 const UNNAMED_MODE = 0o100000;
 
 export function openOrphans(inodes: InodeFile): Orphans {
@@ -80,11 +82,16 @@ export function openOrphans(inodes: InodeFile): Orphans {
 
   function load(): void {
     const { tree } = orphanFile();
-    slotCount = Math.floor(tree.sizeBytes / BLOCK_BYTES) * SLOTS_PER_BLOCK;
+    const blocks = Math.floor(tree.sizeBytes / BLOCK_BYTES);
+    if (blocks > ORPHAN_BLOCKS_MAX) throw new CorruptionError(`the orphan file claims ${blocks} blocks`);
+    slotCount = blocks * SLOTS_PER_BLOCK;
     for (let slot = slotCount - 1; slot >= 0; slot--) {
-      const ino = blockAt(inodes.store, tree, Math.floor(slot / SLOTS_PER_BLOCK))?.words[slot % SLOTS_PER_BLOCK] ?? 0;
-      if (ino === 0) freeSlots.push(slot);
-      else doomed.push(checked(ino, slot));
+      const index = Math.floor(slot / SLOTS_PER_BLOCK);
+      const block = blockAt(inodes.store, tree, index);
+      if (block === undefined) throw new CorruptionError(`the orphan file has a hole at block ${index}`);
+      const ino = block.words[slot % SLOTS_PER_BLOCK] as number;
+      if (ino !== 0) doomed.push(checked(ino, slot));
+      else if (freeSlots.length < FREE_SLOTS_MAX) freeSlots.push(slot);
     }
   }
 
@@ -101,6 +108,7 @@ export function openOrphans(inodes: InodeFile): Orphans {
     const file = orphanFile();
     inodes.markDirty(file);
     const slot = freeSlots.at(-1) ?? slotCount;
+    if (slot >= ORPHAN_BLOCKS_MAX * SLOTS_PER_BLOCK) throw new FsError("ENOSPC", "the orphan file is full");
     dirtyBlockAt(inodes.store, file.tree, Math.floor(slot / SLOTS_PER_BLOCK));
     return slot;
   }

@@ -1,6 +1,6 @@
 /** The orphan file of a state: each slot names an inode that says so itself. */
 import { BLOCK_BYTES } from "../core/block.ts";
-import { ORPHAN_INO } from "../format/constants.ts";
+import { ORPHAN_BLOCKS_MAX, ORPHAN_INO } from "../format/constants.ts";
 import type { BlockStore } from "../tree/block-store.ts";
 import { blockAt } from "../tree/block-tree.ts";
 import type { Inode } from "../tree/inode-file.ts";
@@ -13,7 +13,13 @@ import { NO_TREE, type Owner, type TreeRoot, type Walk } from "./check-walk.ts";
 const SLOTS_PER_BLOCK = BLOCK_BYTES / 4;
 
 /** Checks all slots; the walk's sets are left as they are. */
-export function checkOrphanFile(walk: Walk, report: Report, table: InodeTable, root: TreeRoot): void {
+export function checkOrphanFile(
+  walk: Walk,
+  report: Report,
+  table: InodeTable,
+  { root, sizeBytes }: { readonly root: TreeRoot; readonly sizeBytes: number },
+): void {
+  let blocks = 0;
   const checkSlots = (first: number, words: Uint32Array): void => {
     for (let i = 0; i < SLOTS_PER_BLOCK; i++) {
       const ino = words[i] as number;
@@ -32,6 +38,7 @@ export function checkOrphanFile(walk: Walk, report: Report, table: InodeTable, r
     shrunk: false,
     tailBytes: 0,
     leaf(index, _before, after): void {
+      blocks += 1;
       const bytes = walk.read(after, ORPHAN_INO);
       if (bytes !== undefined) checkSlots(index * SLOTS_PER_BLOCK, new Uint32Array(bytes.buffer));
     },
@@ -40,6 +47,10 @@ export function checkOrphanFile(walk: Walk, report: Report, table: InodeTable, r
   walk.added = makeMarks();
   walk.differences(owner, NO_TREE, root);
   walk.added = added;
+  if (blocks * BLOCK_BYTES !== sizeBytes || blocks > ORPHAN_BLOCKS_MAX)
+    report.add("orphan", `the orphan file has ${blocks} blocks, and is said to have ${sizeBytes} bytes`, {
+      ino: ORPHAN_INO,
+    });
 }
 
 /** The inode that a slot names; 0: none. */

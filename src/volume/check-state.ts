@@ -262,7 +262,8 @@ export function openStateChecker({
 
   function settleOrphans(): void {
     const file = metadata(ORPHAN_INO);
-    if (file !== undefined) checkOrphanFile(walk, report, table, rootOf(file));
+    if (file !== undefined)
+      checkOrphanFile(walk, report, table, { root: rootOf(file), sizeBytes: file.tree.sizeBytes });
     table.settle((ino, slot) => orphanAt(store, file, slot) === ino);
   }
 

@@ -66,6 +66,28 @@ export function planeOf(store: BlockStore, tree: BlockTree, blockCount: number):
       if (leaf === undefined) return { vbn: 0, checksum: 0 };
       return blockPointer.decode(leaf.view, (region % POINTERS_PER_BLOCK) * POINTER_BYTES);
     },
-    words: (region) => (region < capacity(tree.height) ? blockAt(store, tree, region)?.words : undefined) ?? ZERO_WORDS,
+    words(region): Uint32Array {
+      const found = region < capacity(tree.height) ? blockAt(store, tree, region)?.words : undefined;
+      if (found !== undefined) checkEnds(store, region, found);
+      return found ?? ZERO_WORDS;
+    },
   };
+}
+
+/** No state has a block of the reserved area, or one beyond the end. */
+function checkEnds({ firstVbn, endVbn }: BlockStore, region: number, words: Uint32Array): void {
+  const first = region * REGION_BLOCKS;
+  if (!hasBit(words, 0, firstVbn - first) && !hasBit(words, endVbn - first, REGION_BLOCKS)) return;
+  throw new CorruptionError(`a bit plane has blocks outside of ${firstVbn} to ${endVbn - 1}`);
+}
+
+/** Is one of the bits [from, end) set? The range may begin or end outside of the region. */
+function hasBit(words: Uint32Array, from: number, end: number): boolean {
+  for (let bit = Math.max(0, from); bit < Math.min(REGION_BLOCKS, end); ) {
+    const word = words[bit >>> 5] as number;
+    if (word === 0) bit = (bit | 31) + 1;
+    else if ((word & (1 << (bit & 31))) !== 0) return true;
+    else bit += 1;
+  }
+  return false;
 }
