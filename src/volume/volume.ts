@@ -10,8 +10,8 @@ import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import type { ChangeLog } from "./change-log/change-log.ts";
 import type { FoundFrame } from "./change-log/frames.ts";
-import type { Allocator } from "./space/allocator.ts";
 import type { BadCopy } from "./repair.ts";
+import type { Allocator } from "./space/allocator.ts";
 
 export interface VolumeOptions {
   readonly device: BlockDevice;

@@ -87,7 +87,7 @@ export function mapVolume(device: BlockDevice): VolumeMap {
   }
 
   const root = block(0);
-  const { reservedBlocks } = decodeFsinfo(new Uint8Array(root.buffer));
+  const { reservedBlocks, logFirst } = decodeFsinfo(new Uint8Array(root.buffer));
   const tables: number[] = [];
   file(root, fsinfoRecord.offset.snapshotTable, 0, "snapshots", (vbn) => tables.push(vbn));
   state(root, fsinfoRecord.offset.inodeFile, 0);
@@ -98,8 +98,7 @@ export function mapVolume(device: BlockDevice): VolumeMap {
       if (snapshotRecord.get.id(records, at) !== 0) state(records, at + snapshotRecord.offset.root, vbn * BLOCK_BYTES);
     }
   }
-  const ends = fsinfoVbns(reservedBlocks);
-  return { kinds, slots, copyDistance: Math.floor((ends[1] - 1) / 2), fsinfoVbns: ends };
+  return { kinds, slots, copyDistance: Math.floor((logFirst - 1) / 2), fsinfoVbns: fsinfoVbns(reservedBlocks) };
 }
 
 function kindOf(view: DataView, at: number, ino: number, hidden: ReadonlySet<number>): BlockKind {

@@ -80,7 +80,7 @@ test("a table that is damaged in both copies is refused, not misread; in one, th
     volume.takeCp("snapshot");
   }
   const intact = openVolume({ device, clock, random, writable: false }).snapshots();
-  const copyDistance = Math.floor((volume.committed.reservedBlocks - 2) / 2);
+  const copyDistance = Math.floor((volume.committed.logFirst - 1) / 2);
   let refused = 0;
   for (let vbn = 1; vbn <= copyDistance; vbn++) {
     for (const copy of [vbn, vbn + copyDistance]) {

@@ -355,10 +355,10 @@ function keptWith({ directWithMmap, writebackCache, fileSystem }: Connection, fl
   return isNearlyFull(fileSystem.status()) ? "nothing" : "pages";
 }
 
-function isNearlyFull({ blockCount, availableBlocks }: FileSystemStatus): boolean {
+function isNearlyFull({ blockCount, availableNowBlocks }: FileSystemStatus): boolean {
   const share = Math.floor(blockCount / NEARLY_FULL_SHARE);
   const bound = Math.min(NEARLY_FULL_BLOCKS_MAX, Math.max(NEARLY_FULL_BLOCKS_MIN, share), Math.floor(blockCount / 4));
-  return availableBlocks < bound;
+  return availableNowBlocks < bound;
 }
 
 /**
