@@ -1,5 +1,5 @@
 /**
- * make fuzz-input [MINUTES=10] [ENTRY=volume] [SEED=S [GENOME=HEX,HEX...]]
+ * make fuzz-input [MINUTES=60] [ENTRY=volume] [SEED=S [GENOME=HEX,HEX...]]
  *
  * Looks for hostile inputs that reach code which none before has reached, and changes those further: V8 counts how often each
  * branch of ours ran, and an input with a new branch, or with a new order of magnitude of one, is kept. With SEED one input is
@@ -12,7 +12,7 @@ import { isMainThread, parentPort, Worker, workerData } from "node:worker_thread
 import { below, prng, type Random } from "../../src/core/prng.ts";
 import { entryNames, makeEntry, tryInput } from "./entries.ts";
 
-const MINUTES = 10;
+const MINUTES = 60;
 /** A single input takes well below a second. */
 const STUCK_MS = 60_000;
 /** Inputs kept for each entry. */
