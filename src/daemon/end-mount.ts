@@ -10,6 +10,7 @@
  * Cutting off: the server thread stops and closes the volume, the descriptor of /dev/fuse goes with it, and from then on whoever
  * uses the mount gets ENOTCONN. That needs no privilege and no control filesystem of FUSE.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { UserError } from "../core/errors.ts";
 import { mountDevice, unmount } from "../fuse/mount.ts";
 import type { FrontDoor } from "./front-door.ts";
@@ -30,12 +31,16 @@ export interface EndingMount {
   readonly ended: Promise<void>;
 }
 
+/** A namespace that is being made has copies of all mounts for a moment: so long they are waited for. */
+const COPIES_MS_MAX = 5000;
+
 const UNSEEN = "something that cannot be seen from here";
 
 /** Resolves with nothing when the mount has ended, else with who keeps it. UserError "in-use" when it is busy. */
 export async function endMount(mount: EndingMount, { force }: { readonly force: boolean }): Promise<readonly string[]> {
   const { mountPoint, device, isServed, ended } = mount;
   if (mountDevice(mountPoint) === device) await unmountHere(mount, force);
+  if (isServed() && !force) await Promise.race([ended, delay(COPIES_MS_MAX, undefined, { ref: false })]);
   if (isServed()) {
     const copies = await mountCopies(device);
     const names = copies.length === 0 ? [UNSEEN] : copies.map(({ name }) => name);
