@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install uninstall build fmt lint check test test-mounts fuzz fuzz-input soak golden bench demo clean ci
+.PHONY: help install uninstall build fmt lint check test test-mounts sim soak fuzz-input golden bench demo clean ci
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -11,6 +11,7 @@ HELPERS ?= /sbin
 UNITS   ?= $(PREFIX)/lib/systemd/system
 SEED    ?=
 RUNS    ?=
+HISTORY ?=
 MINUTES ?= 60
 JOBS    ?= $(shell nproc)
 TESTS   ?= $$(find dist/test -name '*.test.js')
@@ -77,8 +78,8 @@ test: $(BUILT) ## run all tests (TESTS='dist/test/core/*.test.js' for some)
 test-mounts: $(BUILT) ## run the tests on real mounts; fail, not skip, where mounting is impossible
 	CI=true $(RUNNER) --test-concurrency=1 $$(find dist/test/posix dist/test/hosts -name '*.test.js')
 
-fuzz: $(BUILT) ## run random operations, crashes and faults (SEED= repeats one, RUNS= how many)
-	$(NODE) dist/test/sim/fuzz.js $(if $(SEED),--seed=$(SEED)) $(if $(RUNS),--runs=$(RUNS))
+sim: $(BUILT) ## simulate crashes in random histories (SEED= RUNS=1 repeats one, HISTORY=file what it printed, JOBS=)
+	$(NODE) dist/test/sim/sim.js --jobs=$(JOBS) $(if $(SEED),--seed=$(SEED)) $(if $(RUNS),--runs=$(RUNS)) $(if $(HISTORY),--history=$(HISTORY))
 
 fuzz-input: $(BUILT) ## look for hostile inputs that do harm for MINUTES=60 (ENTRY= SEED=)
 	$(NODE) dist/test/hostile/fuzz-input.js --minutes=$(MINUTES) $(if $(ENTRY),--entry=$(ENTRY)) \

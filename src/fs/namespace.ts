@@ -8,7 +8,7 @@ import { CorruptionError, FsError } from "../core/errors.ts";
 import { LINK_COUNT_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX } from "../format/constants.ts";
 import { type DirectoryEntry, insertEntry, lookupEntry, removeEntry } from "../tree/directory.ts";
 import { DirectoryFile } from "../tree/directory-file.ts";
-import { resizeFile, writeFile } from "../tree/file-data.ts";
+import { emptyFile, writeFile } from "../tree/file-data.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import { freeXattrs } from "../tree/xattr.ts";
 import { giveLists, inheritedLists, withoutUmask } from "./access-list.ts";
@@ -288,7 +288,7 @@ function addNew(context: Context, place: Place, name: Name, what: Made): Inode {
     insertEntry(file, inodes.hashSeed, name, inode.ino, entryTypeOf(inode.mode));
   } catch (error) {
     // Nobody has seen the new inode.
-    if (inode.tree.sizeBytes > 0) resizeFile(inodes, inode, 0);
+    emptyFile(inodes, inode);
     freeXattrs(inodes, inode);
     inodes.free(inode);
     throw error;

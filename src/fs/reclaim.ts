@@ -19,7 +19,7 @@ import { BLOCK_BYTES } from "../core/block.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { FIRST_FREE_INO, ORPHAN_BLOCKS_MAX, ORPHAN_INO } from "../format/constants.ts";
 import { type BlockTree, blockAt, dirtyBlockAt } from "../tree/block-tree.ts";
-import { resizeFile } from "../tree/file-data.ts";
+import { emptyFile, resizeFile } from "../tree/file-data.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import { freeXattrs, xattrInode } from "../tree/xattr.ts";
 import { inodeMapBound, inodesBound } from "./bounds.ts";
@@ -141,8 +141,8 @@ export function openOrphans(inodes: InodeFile): Orphans {
 
   /** Frees the inode and all it holds, which is little. */
   function freeInode(inode: Inode): void {
-    inodes.markDirty(inode);
-    if (inode.tree.sizeBytes > 0) resizeFile(inodes, inode, 0);
+    inodes.prepareFree(inode);
+    emptyFile(inodes, inode);
     freeXattrs(inodes, inode);
     giveSlotBack(inode);
     linkable.delete(inode.ino);
@@ -200,7 +200,10 @@ export function openOrphans(inodes: InodeFile): Orphans {
       const hidden = xattrInode(inodes, inode);
       if (hidden !== undefined) inodes.markDirty(hidden);
       const isSmall = inode.tree.height === 0 && (hidden?.tree.height ?? 0) === 0;
-      return { inode, slot: isUsed || !isSmall ? prepareSlot() : undefined, isUsed };
+      if (isUsed || !isSmall) return { inode, slot: prepareSlot(), isUsed };
+      inodes.prepareFree(inode);
+      if (hidden !== undefined) inodes.prepareFree(hidden);
+      return { inode, slot: undefined, isUsed };
     },
     apply({ inode, slot, isUsed }): void {
       if (slot === undefined) {

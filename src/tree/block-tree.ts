@@ -268,11 +268,13 @@ function freeSubtree(
   if (vbn === 0 && dirty === undefined) return;
   const whole = from >= first && from + span <= end;
   if (level > 0) {
-    const block = whole
+    // The children of a block above the lowest level are read one by one, and reading may fail: their pointers go one by one.
+    const isRead = whole && level === 1;
+    const block = isRead
       ? (dirty ?? store.read(vbn, blockPointer.get.checksum(slot.view, slot.at)))
       : dirtyNodeAt(store, tree, level, index);
     const step = span / POINTERS_PER_BLOCK;
-    if (whole) freeChildren(store, tree, block, level, index);
+    if (isRead) freeChildren(store, tree, block, index);
     else {
       for (let i = 0; i < POINTERS_PER_BLOCK; i++) {
         freeSubtree(store, tree, level - 1, index * POINTERS_PER_BLOCK + i, from + i * step, step, first, end);
@@ -303,25 +305,13 @@ function clearPointer(store: BlockStore, tree: BlockTree, level: number, index: 
   tree.blockCount -= 1;
 }
 
-/** Frees everything below a node that goes itself: no need to make it dirty for that. */
-function freeChildren(store: BlockStore, tree: BlockTree, block: CachedBlock, level: number, index: number): void {
+/** Frees the data below a node that goes itself: no need to make it dirty for that. Cannot fail. */
+function freeChildren(store: BlockStore, tree: BlockTree, block: CachedBlock, index: number): void {
   const space = spaceOf(store);
   for (let i = 0; i < POINTERS_PER_BLOCK; i++) {
     const vbn = blockPointer.get.vbn(block.view, i * POINTER_BYTES);
-    const child = index * POINTERS_PER_BLOCK + i;
-    const key = nodeKey(level - 1, child);
+    const key = nodeKey(0, index * POINTERS_PER_BLOCK + i);
     const dirty = tree.dirtyNodes?.get(key);
-    if (level > 1) {
-      if (dirty !== undefined) freeChildren(store, tree, dirty, level - 1, child);
-      else if (vbn !== 0)
-        freeChildren(
-          store,
-          tree,
-          store.read(vbn, blockPointer.get.checksum(block.view, i * POINTER_BYTES)),
-          level - 1,
-          child,
-        );
-    }
     if (dirty !== undefined) {
       tree.dirtyNodes?.delete(key);
       dropDirty(store, tree, dirty);

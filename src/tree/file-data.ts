@@ -343,6 +343,18 @@ export function punchBlocksMax({ height }: BlockTree): number {
   return 4 * height + 6;
 }
 
+/**
+ * Makes a file empty that is about to go. The inode is dirty; no space is needed. Reads nothing, and so cannot fail, where
+ * there are no clean indirect blocks; else throws FsError EIO, CorruptionError, and can be called again.
+ */
+export function emptyFile({ store }: InodeFile, inode: Inode): void {
+  const { tree } = inode;
+  if (inode.inline) tree.pointers.fill(0);
+  else freeBlocks(store, tree, 0, Number.POSITIVE_INFINITY);
+  tree.sizeBytes = 0;
+  inode.inline = false;
+}
+
 /** Frees the whole blocks of a range and zeroes the rest of it; the length stays. Throws as resizeFile. */
 export function punchHole(inodes: InodeFile, inode: Inode, offset: number, length: number): void {
   const { tree } = inode;

@@ -84,6 +84,8 @@ export interface InodeFile {
   markDirty(inode: Inode): void;
   /** A new inode, all zero but its numbers, and dirty. Throws FsError ENOSPC. */
   allocate(): Inode;
+  /** Makes dirty all that `free` changes, so that it cannot fail. Throws FsError EIO, CorruptionError. */
+  prepareFree(inode: Inode): void;
   /** Gives the number back. Its tree must be empty. */
   free(inode: Inode): void;
   /** Throws FsError ENOSPC unless so many blocks more can become dirty. */
@@ -195,12 +197,13 @@ export function openInodeFile({
     if (((words[bit >>> 5] as number) & (1 << (bit & 31))) !== 0) {
       throw new CorruptionError(`inode ${ino} is to be made, but it is in use`);
     }
+    dirtyBlockAt(store, tree, Math.floor(ino / INODES_PER_BLOCK));
     setBit(words, bit);
     map.tree.sizeBytes = Math.max(map.tree.sizeBytes, (page + 1) * BLOCK_BYTES);
     return ino;
   }
 
-  /** Finds a clear bit of the inode map from `nextIno` on, around the end once, and sets it. */
+  /** Finds a clear bit of the inode map from `nextIno` on, around the end once, and sets it. The inode's block is dirty then. */
   function takeNumber(): number {
     const map = inodeMap();
     const pages = Math.floor(map.tree.sizeBytes / BLOCK_BYTES);
@@ -214,7 +217,9 @@ export function openInodeFile({
       const found = page * REGION_BLOCKS + bit;
       if (found >= U32_MAX) continue;
       markDirty(map);
-      setBit(dirtyBlockAt(store, map.tree, page).words, bit);
+      const changed = dirtyBlockAt(store, map.tree, page).words;
+      dirtyBlockAt(store, tree, Math.floor(found / INODES_PER_BLOCK));
+      setBit(changed, bit);
       map.tree.sizeBytes = Math.max(map.tree.sizeBytes, (page + 1) * BLOCK_BYTES);
       nextIno = found + 1;
       return found;
@@ -226,12 +231,16 @@ export function openInodeFile({
     throw new FsError("ENOSPC", "no inode number is free");
   }
 
-  function free(inode: Inode): void {
-    assert.equal(inode.tree.blockCount, 0, "an inode is freed with blocks");
+  function prepareFree(inode: Inode): Uint32Array {
     const map = inodeMap();
     markDirty(inode);
     markDirty(map);
-    const { words } = dirtyBlockAt(store, map.tree, Math.floor(inode.ino / REGION_BLOCKS));
+    return dirtyBlockAt(store, map.tree, Math.floor(inode.ino / REGION_BLOCKS)).words;
+  }
+
+  function free(inode: Inode): void {
+    assert.equal(inode.tree.blockCount, 0, "an inode is freed with blocks");
+    const words = prepareFree(inode);
     const bit = inode.ino % REGION_BLOCKS;
     words[bit >>> 5] = (words[bit >>> 5] as number) & ~(1 << (bit & 31));
     inode.mode = 0;
@@ -265,6 +274,7 @@ export function openInodeFile({
     get,
     markDirty,
     allocate,
+    prepareFree: (inode) => void prepareFree(inode),
     free,
     reserve,
     dirty,

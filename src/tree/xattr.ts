@@ -12,7 +12,7 @@
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { INLINE_BYTES_MAX, NAME_BYTES_MAX, XATTR_BYTES_MAX } from "../format/constants.ts";
 import { type Struct, struct, u8, u32 } from "../format/struct.ts";
-import { readFile, resizeFile, writeFile } from "./file-data.ts";
+import { emptyFile, readFile, writeFile } from "./file-data.ts";
 import type { Inode, InodeFile } from "./inode-file.ts";
 
 const shape = {
@@ -107,7 +107,8 @@ export function xattrInode(inodes: InodeFile, inode: Inode): Inode | undefined {
 export function freeXattrs(inodes: InodeFile, inode: Inode): void {
   const hidden = xattrInode(inodes, inode);
   if (hidden === undefined) return;
-  resizeFile(inodes, hidden, 0);
+  inodes.prepareFree(hidden);
+  emptyFile(inodes, hidden);
   inode.xattrIno = 0;
   inodes.free(hidden);
 }
@@ -179,15 +180,17 @@ function replaceList(inodes: InodeFile, inode: Inode, list: Uint8Array, purpose:
   fresh.parent = inode.ino;
   try {
     writeFile(inodes, fresh, 0, list, 0, list.length);
+    if (old !== undefined) {
+      inodes.prepareFree(old);
+      emptyFile(inodes, old); // all or nothing: a list has one indirect block at most
+    }
   } catch (error) {
-    resizeFile(inodes, fresh, 0);
+    emptyFile(inodes, fresh);
     inodes.free(fresh);
     throw error;
   }
   inode.xattrIno = fresh.ino;
-  if (old === undefined) return;
-  resizeFile(inodes, old, 0);
-  inodes.free(old);
+  if (old !== undefined) inodes.free(old);
 }
 
 function damage(inode: Inode, what: string): CorruptionError {

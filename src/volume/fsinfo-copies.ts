@@ -95,21 +95,20 @@ export function looksLikeVolume(device: BlockDevice): boolean {
 }
 
 /**
- * Makes both copies the newest. Whoever is going to write to a volume does this first: a crash may have left one copy behind,
- * and as long as that is so the other must not be written in place, and what it has freed must not be used.
+ * Makes both copies the newest, durably. Whoever is going to write to a volume does this first: a crash may have left one copy
+ * behind, and as long as that is so the other must not be written in place, and what it has freed must not be used.
+ *
+ * Both are written even if they read well: a process that was killed, or a write that failed, may have left a copy that is in
+ * the host's memory and not on the disk. The newest first: the other place is whole on the disk until it is.
  */
 export function repairFsinfo(device: BlockDevice): void {
   const { cpCount, reservedBlocks } = readFsinfo(device);
   const block = new Uint8Array(BLOCK_BYTES);
-  const copies = readFsinfoCopies(device);
-  const newest = copies.find(({ fsinfo }) => fsinfo?.cpCount === cpCount);
+  const newest = readFsinfoCopies(device).find(({ fsinfo }) => fsinfo?.cpCount === cpCount);
   assert(newest !== undefined, "the newest copy is one of the two");
   device.read(newest.vbn, 1, block, 0);
-  for (const vbn of fsinfoVbns(reservedBlocks)) {
-    const other = new Uint8Array(BLOCK_BYTES);
-    device.read(vbn, 1, other, 0);
-    if (!sameBytes(block, other)) device.writeDurable(vbn, block);
-  }
+  device.writeDurable(newest.vbn, block);
+  for (const vbn of fsinfoVbns(reservedBlocks)) if (vbn !== newest.vbn) device.writeDurable(vbn, block);
 }
 
 /** Commits: both copies, each durable before the next. Everything the new state needs must have been flushed before. */

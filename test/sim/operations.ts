@@ -1,6 +1,7 @@
 /** Random operations for a simulation: mostly ones that succeed on what there is, some that must be refused. */
 import { below, type Random } from "../../src/core/prng.ts";
 import type { Model, ModelNode, Operation } from "../support/model-fs.ts";
+import { pattern } from "./steps.ts";
 
 const NAMES = [
   "a",
@@ -14,6 +15,7 @@ const NAMES = [
   "quite a long name, as they come with photographs.jpeg",
   "z".repeat(255),
 ];
+/** Open files: the first so many slots are for files with names, as many more for files made without one. */
 export const SLOTS = 3;
 /** Sizes around the edges of inline data, blocks, the direct way to the disk and indirect blocks. */
 const SIZES = [1, 100, 128, 129, 4096, 4097, 8000, 65_536, 70_000, 300_000];
@@ -24,12 +26,15 @@ export function randomOperation(random: Random, model: Model, sizeMax: number): 
   const files = paths.filter(({ node }) => node.kind === "file");
   const old = (): string => paths[below(random, paths.length)]?.path ?? "/a";
   const file = (): string => files[below(random, files.length)]?.path ?? "/a";
+  const directory = (): string =>
+    pick(random, ["/", ...paths.filter(({ node }) => node.kind === "directory").map(({ path }) => path)]);
   const fresh = (): string => newPath(random, paths);
   const slot = below(random, SLOTS);
+  const anySlot = below(random, 2 * SLOTS);
   const bytes = (): number => Math.min(sizeMax, pick(random, SIZES) + below(random, 3));
   const offset = (): number =>
     Math.min(sizeMax * 2, pick(random, [0, 0, 0, 50, 127, 4095, 4096, 16 * 4096, 20 * 4096 - 1, 200_000]));
-  switch (below(random, 26)) {
+  switch (below(random, 29)) {
     case 0:
     case 1:
     case 2:
@@ -56,7 +61,7 @@ export function randomOperation(random: Random, model: Model, sizeMax: number): 
       return { kind: "rmdir", path: old() };
     case 12:
     case 13:
-      return { kind: "rename", path: old(), into: fresh(), flags: pick(random, [0, 0, 1]) };
+      return { kind: "rename", path: old(), into: fresh(), flags: pick(random, [0, 0, 0, 1, 2]) };
     case 14:
       return { kind: "rename", path: old(), into: old(), flags: pick(random, [0, 1, 2]) };
     case 15:
@@ -67,7 +72,13 @@ export function randomOperation(random: Random, model: Model, sizeMax: number): 
     case 19:
       return { kind: "truncate", path: file(), sizeBytes: pick(random, [0, bytes(), offset()]) };
     case 20:
-      return { kind: "fallocate", path: file(), mode: pick(random, [0, 3, 16]), offset: offset(), length: bytes() };
+      return {
+        kind: "fallocate",
+        path: file(),
+        mode: pick(random, [0, 1, 3, 3, 16, 17]),
+        offset: offset(),
+        length: bytes(),
+      };
     case 21:
       return pick<Operation>(random, [
         { kind: "chmod", path: old(), mode: below(random, 0o10000) },
@@ -91,13 +102,30 @@ export function randomOperation(random: Random, model: Model, sizeMax: number): 
     case 23:
       return { kind: "removexattr", path: old(), name: pick(random, ["user.a", "user.b"]) };
     case 24:
-      if (model.slots.has(slot)) return { kind: "close", slot };
-      return pick<Operation>(random, [
-        { kind: "open", path: file(), slot },
-        { kind: "tmpfile", path: "/", slot, excl: false },
-      ]);
+      if (model.slots.has(anySlot)) return { kind: "close", slot: anySlot };
+      if (anySlot < SLOTS) return { kind: "open", path: file(), slot: anySlot };
+      return { kind: "tmpfile", path: directory(), slot: anySlot, excl: below(random, 4) === 0 };
+    case 25:
+      return { kind: "linkSlot", slot: SLOTS + slot, into: fresh() };
+    case 26:
+      return {
+        kind: "setAccess",
+        path: old(),
+        of: pick(random, ["access", "default"]),
+        user: below(random, 5),
+        permissions: below(random, 0o100000),
+      };
+    case 27:
+      return {
+        kind: "copyRange",
+        path: file(),
+        fromOffset: offset(),
+        into: file(),
+        offset: offset(),
+        length: bytes(),
+      };
     default:
-      return { kind: "writeSlot", slot, offset: offset(), data: randomData(random, bytes()) };
+      return { kind: "writeSlot", slot: anySlot, offset: offset(), data: randomData(random, bytes()) };
   }
 }
 
@@ -107,7 +135,7 @@ interface Found {
 }
 
 /** Paths of all that there is but the root, up to a bound. */
-function pathsOf(model: Model): readonly Found[] {
+export function pathsOf(model: Model): readonly Found[] {
   const found: Found[] = [];
   const visit = (dir: ModelNode, prefix: string): void => {
     for (const [name, node] of dir.entries) {
@@ -129,11 +157,7 @@ function newPath(random: Random, paths: readonly Found[]): string {
 }
 
 function randomData(random: Random, length: number): Uint8Array {
-  const data = new Uint8Array(length);
-  const first = 1 + below(random, 255);
-  const step = below(random, 256);
-  for (let i = 0; i < length; i++) data[i] = (first + i * step + (i >>> 8)) & 0xff;
-  return data;
+  return pattern(length, 1 + below(random, 255), below(random, 256));
 }
 
 export function pick<T>(random: Random, from: readonly T[]): T {

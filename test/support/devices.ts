@@ -14,11 +14,15 @@ import type { BlockDevice } from "../../src/device/block-device.ts";
 
 const SECTOR_BYTES = 512;
 const PAGE_BLOCKS = 64;
-const PAGE_BYTES = PAGE_BLOCKS * BLOCK_BYTES;
+const SLAB_BLOCKS = 16;
 
 export interface MemoryDevice extends BlockDevice {
-  /** An independent device with the same contents. Cheap: pages are copied when one of the two writes. */
+  /** An independent device with the same contents. Cheap: the two share all blocks until one of them is written. */
   clone(): MemoryDevice;
+  /** The block as it is, to be read only; undefined: never written. */
+  peek(vbn: number): Uint8Array | undefined;
+  /** Writes a block that nobody will change any more: it is kept, not copied. */
+  put(vbn: number, block: Uint8Array): void;
   /** Flips bits of one byte, as rotten storage does: `at` counts bytes from the start of the device. */
   corrupt(at: number, xor?: number): void;
 }
@@ -28,30 +32,31 @@ export function memoryDevice(blockCount: number): MemoryDevice {
   return memoryOf(blockCount, new Map());
 }
 
-function memoryOf(blockCount: number, pages: Map<number, Uint8Array>): MemoryDevice {
-  /** Pages that no clone shares: only these are written in place. */
+/** Blocks are never changed, only replaced, so that devices can share them. */
+type Page = (Uint8Array | undefined)[];
+
+function memoryOf(blockCount: number, pages: Map<number, Page>): MemoryDevice {
+  /** Pages that no clone shares: only these are changed in place. */
   const owned = new Set<number>();
 
-  function pageFor(vbn: number): Uint8Array {
+  function put(vbn: number, block: Uint8Array): void {
     const key = Math.floor(vbn / PAGE_BLOCKS);
     let page = pages.get(key);
     if (page === undefined || !owned.has(key)) {
-      page = page === undefined ? new Uint8Array(PAGE_BYTES) : page.slice();
+      page = page === undefined ? Array.from({ length: PAGE_BLOCKS }, () => undefined) : page.slice();
       pages.set(key, page);
       owned.add(key);
     }
-    return page;
+    page[vbn % PAGE_BLOCKS] = block;
+  }
+
+  function peek(vbn: number): Uint8Array | undefined {
+    return pages.get(Math.floor(vbn / PAGE_BLOCKS))?.[vbn % PAGE_BLOCKS];
   }
 
   function write(vbn: number, count: number, from: Uint8Array, offset: number): void {
     checkRange(blockCount, vbn, count, from, offset);
-    let at = offset;
-    for (let next = vbn; next < vbn + count; next++) {
-      const page = pageFor(next);
-      const into = (next % PAGE_BLOCKS) * BLOCK_BYTES;
-      copyBytes(from, at, page, into);
-      at += BLOCK_BYTES;
-    }
+    copies(from, offset, count).forEach((block, i) => put(vbn + i, block));
   }
 
   return {
@@ -60,9 +65,9 @@ function memoryOf(blockCount: number, pages: Map<number, Uint8Array>): MemoryDev
       checkRange(blockCount, vbn, count, into, offset);
       let at = offset;
       for (let next = vbn; next < vbn + count; next++) {
-        const page = pages.get(Math.floor(next / PAGE_BLOCKS));
-        if (page === undefined) into.fill(0, at, at + BLOCK_BYTES);
-        else copyBytes(page, (next % PAGE_BLOCKS) * BLOCK_BYTES, into, at);
+        const block = peek(next);
+        if (block === undefined) into.fill(0, at, at + BLOCK_BYTES);
+        else into.set(block, at);
         at += BLOCK_BYTES;
       }
     },
@@ -80,17 +85,27 @@ function memoryOf(blockCount: number, pages: Map<number, Uint8Array>): MemoryDev
       owned.clear();
       return memoryOf(blockCount, new Map(pages));
     },
+    peek,
+    put,
     corrupt(at, xor = 0xff): void {
-      const page = pageFor(Math.floor(at / BLOCK_BYTES));
-      const index = at % PAGE_BYTES;
-      page[index] = (page[index] as number) ^ xor;
+      const block = peek(Math.floor(at / BLOCK_BYTES))?.slice() ?? new Uint8Array(BLOCK_BYTES);
+      const index = at % BLOCK_BYTES;
+      block[index] = (block[index] as number) ^ xor;
+      put(Math.floor(at / BLOCK_BYTES), block);
     },
   };
 }
 
-/** One block from one buffer into another. (Plain loops and Buffer.copy are not faster than the view this makes.) */
-function copyBytes(from: Uint8Array, fromOffset: number, into: Uint8Array, intoOffset: number): void {
-  into.set(from.subarray(fromOffset, fromOffset + BLOCK_BYTES), intoOffset);
+/** Copies of the blocks of a write, in pieces of one allocation each: many small ones are slow. */
+function copies(from: Uint8Array, offset: number, count: number): Uint8Array[] {
+  const blocks: Uint8Array[] = [];
+  for (let done = 0; done < count; done += SLAB_BLOCKS) {
+    const some = Math.min(SLAB_BLOCKS, count - done);
+    const slab = from.slice(offset + done * BLOCK_BYTES, offset + (done + some) * BLOCK_BYTES);
+    if (some === 1) blocks.push(slab);
+    else for (let i = 0; i < some; i++) blocks.push(slab.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES));
+  }
+  return blocks;
 }
 
 function gather(
@@ -166,7 +181,9 @@ export interface CrashDevice extends BlockDevice {
   /** The operation after `operations` more of them is cut: it throws PowerCut, and what it wrote may be there or not. */
   cutAfter(operations: number): void;
   /** What a power cut now leaves on the disk. Asks randomness each time; this device is not changed. */
-  crash(): MemoryDevice;
+  crash(random?: Random): MemoryDevice;
+  /** What is read now, flushed or not: what the disk holds when the process dies and the host lives. */
+  contents(): MemoryDevice;
 }
 
 export interface CrashOptions {
@@ -199,13 +216,12 @@ export function crashDevice({ random, base }: CrashOptions): CrashDevice {
 
   function remember(vbn: number, count: number, from: Uint8Array, offset: number): void {
     checkRange(blockCount, vbn, count, from, offset);
-    for (let i = 0; i < count; i++) {
-      const bytes = from.slice(offset + i * BLOCK_BYTES, offset + (i + 1) * BLOCK_BYTES);
+    copies(from, offset, count).forEach((bytes, i) => {
       const versions = pending.get(vbn + i);
       if (versions === undefined) pending.set(vbn + i, [bytes]);
       else versions.push(bytes);
-    }
-    current.write(vbn, count, from, offset);
+      current.put(vbn + i, bytes);
+    });
   }
 
   return {
@@ -229,7 +245,7 @@ export function crashDevice({ random, base }: CrashOptions): CrashDevice {
     },
     flush(): void {
       if (spend()) cut();
-      for (const [vbn, versions] of pending) durable.write(vbn, 1, versions.at(-1) as Uint8Array, 0);
+      for (const [vbn, versions] of pending) durable.put(vbn, versions.at(-1) as Uint8Array);
       pending.clear();
     },
     writeDurable(vbn, bytes): void {
@@ -237,8 +253,10 @@ export function crashDevice({ random, base }: CrashOptions): CrashDevice {
       const last = spend();
       remember(vbn, count, bytes, 0);
       if (last) cut();
-      durable.write(vbn, count, bytes, 0);
-      for (let i = 0; i < count; i++) pending.delete(vbn + i);
+      for (let i = 0; i < count; i++) {
+        durable.put(vbn + i, current.peek(vbn + i) as Uint8Array);
+        pending.delete(vbn + i);
+      }
     },
     discard(vbn, count): void {
       current.discard(vbn, count);
@@ -247,27 +265,26 @@ export function crashDevice({ random, base }: CrashOptions): CrashDevice {
     cutAfter(count): void {
       left = count;
     },
-    crash(): MemoryDevice {
+    crash(luck = random): MemoryDevice {
       const image = durable.clone();
       // Some crashes lose nearly everything, some nearly nothing: both ends find other bugs than the middle does.
-      const lossPercent = [0, 5, 50, 95, 100][below(random, 5)] as number;
-      const before = new Uint8Array(BLOCK_BYTES);
+      const lossPercent = [0, 5, 50, 95, 100][below(luck, 5)] as number;
       for (const [vbn, versions] of pending) {
-        if (below(random, 100) < lossPercent) continue;
-        durable.read(vbn, 1, before, 0);
-        image.write(vbn, 1, leftover(random, before, versions), 0);
+        if (below(luck, 100) < lossPercent) continue;
+        image.put(vbn, leftover(luck, durable.peek(vbn), versions));
       }
       return image;
     },
+    contents: () => current.clone(),
   };
 }
 
 /** What is left of a block: its last version, mostly; else an older one, or sectors of several. */
-function leftover(random: Random, before: Uint8Array, versions: readonly Uint8Array[]): Uint8Array {
+function leftover(random: Random, before: Uint8Array | undefined, versions: readonly Uint8Array[]): Uint8Array {
   const luck = below(random, 4);
   if (luck > 1) return versions.at(-1) as Uint8Array;
   if (luck === 1) return versions[below(random, versions.length)] as Uint8Array;
-  const torn = before.slice();
+  const torn = before?.slice() ?? new Uint8Array(BLOCK_BYTES);
   for (let at = 0; at < BLOCK_BYTES; at += SECTOR_BYTES) {
     const pick = below(random, versions.length + 1);
     if (pick > 0) torn.set((versions[pick - 1] as Uint8Array).subarray(at, at + SECTOR_BYTES), at);

@@ -4,6 +4,7 @@ import { type Clock, manualClock } from "../../src/core/clock.ts";
 import { FsError } from "../../src/core/errors.ts";
 import { prng } from "../../src/core/prng.ts";
 import type { BlockDevice } from "../../src/device/block-device.ts";
+import { encodeAccessList } from "../../src/fs/access-list.ts";
 import { type FileSystemOptions, type OpenFileSystem, openFileSystem } from "../../src/fs/active.ts";
 import {
   type Entry,
@@ -110,6 +111,7 @@ export function readAll(fs: FileSystem, path: string): Uint8Array {
 }
 
 const O_RDWR = 2;
+const NO_ID = 0xffff_ffff;
 const PLAIN = { fromCache: false, killPriv: false } as const;
 const ROOT_USER = { uid: 0, gid: 0 } as const;
 
@@ -217,6 +219,14 @@ function run(fs: FileSystem, slots: Slots, op: Operation): void {
     case "fallocate":
       withOpen(fs, op.path, O_RDWR, (handle) => fs.allocate(handle, op.mode, op.offset, op.length));
       return;
+    case "copyRange": {
+      const { sizeBytes } = entryAt(fs, op.path).attributes;
+      const count = withOpen(fs, op.path, 0, (from) =>
+        withOpen(fs, op.into, O_RDWR, (into) => fs.copyRange(from, op.fromOffset, into, op.offset, op.length)),
+      );
+      assert.equal(count, Math.max(0, Math.min(op.length, sizeBytes - op.fromOffset)), "bytes copied");
+      return;
+    }
     case "chmod":
       fs.setAttributes(nodeAt(fs, op.path), { mode: op.mode }, ROOT_USER);
       return;
@@ -231,6 +241,9 @@ function run(fs: FileSystem, slots: Slots, op: Operation): void {
       return;
     case "removexattr":
       fs.removeXattr(nodeAt(fs, op.path), asName(op.name));
+      return;
+    case "setAccess":
+      fs.setXattr(nodeAt(fs, op.path), asName(`system.posix_acl_${op.of}`), accessListOf(op), 0);
       return;
     case "open": {
       const { handle } = fs.open(nodeAt(fs, op.path), O_RDWR);
@@ -264,8 +277,22 @@ function run(fs: FileSystem, slots: Slots, op: Operation): void {
   }
 }
 
+function accessListOf({ permissions, user }: Extract<Operation, { kind: "setAccess" }>): Uint8Array {
+  const ids = [NO_ID, user, NO_ID, NO_ID, NO_ID];
+  const tags = [0x01, 0x02, 0x04, 0x10, 0x20];
+  return encodeAccessList(
+    tags.map((tag, i) => ({ tag, permissions: (permissions >> (12 - 3 * i)) & 7, id: ids[i] as number })),
+  );
+}
+
 /** Nodes of files made without a name. Handles are numbers that are reused, so an entry may be old: tests only. */
 const slotNodes = new Map<Handle, NodeId>();
+
+/** The node of a file that was made without a name and is open in a slot. */
+export function nodeOfSlot(slots: Slots, slot: number): NodeId | undefined {
+  const handle = slots.get(slot);
+  return handle === undefined ? undefined : slotNodes.get(handle);
+}
 
 /** Compares all there is: names, attributes, contents, hard links. `top` is where the model's root lies. */
 export function assertEqual(fs: FileSystem, model: Model, top = ""): void {

@@ -12,12 +12,17 @@ export interface ModelNode {
   rdev: number;
   mtime: Time;
   ctime: Time;
+  /** Never changed, only replaced: copies of the model share it. */
   data: Uint8Array;
   names: number;
   entries: Map<string, ModelNode>;
   parent: ModelNode | undefined;
   xattrs: Map<string, string>;
   linkable: boolean;
+  /** What the real filesystem calls it; 0: nobody has told. Kept in copies. */
+  ino: number;
+  /** A hash of all the rest, for who compares models: good as long as the ctime is this very object. */
+  hash: { readonly ctime: Time; readonly value: number } | undefined;
 }
 
 export type Operation =
@@ -37,6 +42,14 @@ export type Operation =
       readonly offset: number;
       readonly length: number;
     }
+  | {
+      readonly kind: "copyRange";
+      readonly path: string;
+      readonly fromOffset: number;
+      readonly into: string;
+      readonly offset: number;
+      readonly length: number;
+    }
   | { readonly kind: "chmod"; readonly path: string; readonly mode: number }
   | { readonly kind: "chown"; readonly path: string; readonly uid: number; readonly gid: number }
   | { readonly kind: "utimes"; readonly path: string; readonly mtime: Time }
@@ -48,6 +61,14 @@ export type Operation =
       readonly flags: number;
     }
   | { readonly kind: "removexattr"; readonly path: string; readonly name: string }
+  /** An access list with one more user: permissions of owner, that user, group, mask and others, 3 bits each. */
+  | {
+      readonly kind: "setAccess";
+      readonly path: string;
+      readonly of: "access" | "default";
+      readonly user: number;
+      readonly permissions: number;
+    }
   | { readonly kind: "open"; readonly path: string; readonly slot: number }
   | { readonly kind: "tmpfile"; readonly path: string; readonly slot: number; readonly excl: boolean }
   | { readonly kind: "writeSlot"; readonly slot: number; readonly offset: number; readonly data: Uint8Array }
@@ -83,6 +104,8 @@ function newNode(kind: ModelNode["kind"], mode: number, now: Time): ModelNode {
     parent: undefined,
     xattrs: new Map(),
     linkable: false,
+    ino: 0,
+    hash: undefined,
   };
 }
 
@@ -98,7 +121,7 @@ export function copyModel(model: Model): Model {
   const copy = (node: ModelNode): ModelNode => {
     const known = copies.get(node);
     if (known !== undefined) return known;
-    const made: ModelNode = { ...node, data: node.data.slice(), entries: new Map(), xattrs: new Map(node.xattrs) };
+    const made: ModelNode = { ...node, entries: new Map(), xattrs: new Map(node.xattrs) };
     copies.set(node, made);
     for (const [name, child] of node.entries) made.entries.set(name, copy(child));
     return made;
@@ -189,13 +212,21 @@ function run(model: Model, op: Operation, now: Time): void {
     case "fallocate": {
       const node = fileOf(model, op.path);
       const end = op.offset + op.length;
-      if ((op.mode & ~1) !== 0) node.data.fill(0, op.offset, end);
+      if ((op.mode & ~1) !== 0) node.data = node.data.slice().fill(0, op.offset, end);
       if ((op.mode & 1) === 0 && end > node.data.length) resize(node, end);
       stamp(node, now);
       return;
     }
+    case "copyRange": {
+      const from = fileOf(model, op.path);
+      const into = fileOf(model, op.into);
+      write(into, op.offset, from.data.slice(op.fromOffset, op.fromOffset + op.length), now);
+      return;
+    }
     case "chmod": {
       const node = resolve(model, op.path);
+      const list = node.xattrs.get(ACCESS);
+      if (list !== undefined) node.xattrs.set(ACCESS, cutDown(list, op.mode, "to"));
       node.mode = (node.mode & S_IFMT) | op.mode;
       node.ctime = now;
       return;
@@ -231,6 +262,17 @@ function run(model: Model, op: Operation, now: Time): void {
       node.ctime = now;
       return;
     }
+    case "setAccess": {
+      const node = resolve(model, op.path);
+      if (node.kind === "symlink") throw new ModelError("EOPNOTSUPP");
+      if (op.of === "default" && node.kind !== "directory") throw new ModelError("EACCES");
+      const [owner, user, group, mask, other] = [12, 9, 6, 3, 0].map((shift) => (op.permissions >> shift) & 7);
+      const list = accessList([owner, user, group, mask, other] as number[], op.user);
+      if (op.of === "access") node.mode = (node.mode & ~0o777) | modeOf(list);
+      node.xattrs.set(op.of === "access" ? ACCESS : DEFAULT, list);
+      node.ctime = now;
+      return;
+    }
     case "open":
       model.slots.set(op.slot, fileOf(model, op.path));
       return;
@@ -240,6 +282,7 @@ function run(model: Model, op: Operation, now: Time): void {
       const node = newNode("file", 0o100600, now);
       node.linkable = !op.excl;
       if ((dir.mode & S_ISGID) !== 0) node.gid = dir.gid;
+      inheritAccess(dir, node);
       model.slots.set(op.slot, node);
       return;
     }
@@ -316,9 +359,54 @@ function add(model: Model, path: string, node: ModelNode, now: Time): void {
     node.gid = dir.gid;
     if (node.kind === "directory") node.mode |= S_ISGID;
   }
+  inheritAccess(dir, node);
   place(dir, name, node);
   node.names = 1;
   stamp(dir, now);
+}
+
+const ACCESS = "system.posix_acl_access";
+const DEFAULT = "system.posix_acl_default";
+/** Byte of the permissions of owner, user, group, mask and others in the lists that the model makes. */
+const OWNER_AT = 6;
+const [MASK_AT, OTHER_AT] = [OWNER_AT + 24, OWNER_AT + 32];
+
+/** The attribute as the kernel has it: {version 2}, then {tag u16, permissions u16, id u32} five times. */
+function accessList(permissions: readonly number[], user: number): string {
+  const bytes = Buffer.alloc(4 + 5 * 8);
+  bytes.writeUInt32LE(2, 0);
+  [0x01, 0x02, 0x04, 0x10, 0x20].forEach((tag, i) => {
+    bytes.writeUInt16LE(tag, 4 + i * 8);
+    bytes.writeUInt16LE(permissions[i] as number, OWNER_AT + i * 8);
+    bytes.writeUInt32LE(tag === 0x02 ? user : 0xffff_ffff, 8 + i * 8);
+  });
+  return bytes.toString("latin1");
+}
+
+function modeOf(list: string): number {
+  return (list.charCodeAt(OWNER_AT) << 6) | (list.charCodeAt(MASK_AT) << 3) | list.charCodeAt(OTHER_AT);
+}
+
+/** The list with owner, mask and others set to those of a mode, or cut down by it. */
+function cutDown(list: string, mode: number, how: "to" | "by"): string {
+  const bytes = Buffer.from(list, "latin1");
+  for (const [at, shift] of [
+    [OWNER_AT, 6],
+    [MASK_AT, 3],
+    [OTHER_AT, 0],
+  ] as const) {
+    bytes[at] = (how === "to" ? 7 : (bytes[at] as number)) & (mode >> shift) & 7;
+  }
+  return bytes.toString("latin1");
+}
+
+function inheritAccess(dir: ModelNode, node: ModelNode): void {
+  const defaults = dir.xattrs.get(DEFAULT);
+  if (defaults === undefined || node.kind === "symlink") return;
+  const list = cutDown(defaults, node.mode, "by");
+  node.mode = (node.mode & ~0o777) | modeOf(list);
+  node.xattrs.set(ACCESS, list);
+  if (node.kind === "directory") node.xattrs.set(DEFAULT, defaults);
 }
 
 function own(node: ModelNode, uid: number): ModelNode {
@@ -344,8 +432,10 @@ function unlink(dir: ModelNode, name: string, node: ModelNode, now: Time): void 
 function write(node: ModelNode, offset: number, data: Uint8Array, now: Time): void {
   if (data.length === 0) return;
   node.xattrs.delete("security.capability");
-  if (offset + data.length > node.data.length) resize(node, offset + data.length);
-  node.data.set(data, offset);
+  const changed = new Uint8Array(Math.max(node.data.length, offset + data.length));
+  changed.set(node.data);
+  changed.set(data, offset);
+  node.data = changed;
   stamp(node, now);
 }
 
@@ -386,6 +476,13 @@ function childOf(dir: ModelNode, name: string): ModelNode {
   const child = dir.entries.get(name);
   if (child === undefined) throw new ModelError("ENOENT");
   return child;
+}
+
+/** The node at a path; undefined: there is none. */
+export function modelNodeAt(model: Model, path: string): ModelNode | undefined {
+  let node: ModelNode | undefined = model.root;
+  for (const name of path.split("/")) if (name !== "") node = node?.entries.get(name);
+  return node;
 }
 
 function parentOf(model: Model, path: string): ModelNode {

@@ -9,7 +9,7 @@ import { decodeFsinfo, encodeFsinfo, fsinfoRecord } from "../../src/format/fsinf
 import { createVolume } from "../../src/volume/create.ts";
 import { looksLikeVolume, readFsinfo, readFsinfoCopies } from "../../src/volume/fsinfo-copies.ts";
 import { openVolume } from "../../src/volume/open.ts";
-import { type MemoryDevice, memoryDevice } from "../support/devices.ts";
+import { crashDevice, type MemoryDevice, memoryDevice, PowerCut } from "../support/devices.ts";
 
 const clock = manualClock();
 
@@ -114,6 +114,40 @@ test("opening for writing makes both copies the newest again, opening for readin
       [cpCount, cpCount],
     );
   }
+});
+
+test("opening for writing makes both copies durable, the newest first, even if both read well: the host may have lost them", () => {
+  const base = formatted();
+  const older = base.clone();
+  const volume = openVolume({ device: base, clock, random: prng(1), writable: true });
+  volume.createSnapshot("one");
+  volume.takeCp("snapshot");
+  const { cpCount, reservedBlocks } = readFsinfo(base);
+  const vbns = fsinfoVbns(reservedBlocks);
+  // The process died in both writes of fsinfo: all of it can be read, and none is on the disk.
+  const disk = crashDevice({ random: prng(1), base: older });
+  for (let vbn = 0; vbn < base.blockCount; vbn++) {
+    const block = base.peek(vbn);
+    if (block === undefined) continue;
+    if (vbns.includes(vbn)) continue;
+    disk.write(vbn, 1, block, 0);
+  }
+  disk.flush();
+  for (const vbn of vbns) disk.write(vbn, 1, base.peek(vbn) as Uint8Array, 0);
+  const found = new Set<number>();
+  for (let operations = 0; operations <= 2; operations++) {
+    disk.cutAfter(operations);
+    try {
+      openVolume({ device: disk, clock, random: prng(1), writable: true });
+    } catch (error) {
+      if (!(error instanceof PowerCut)) throw error;
+    }
+    for (let seed = 0; seed < 40; seed++) found.add(readFsinfo(disk.crash(prng(seed))).cpCount);
+    disk.cutAfter(Number.POSITIVE_INFINITY);
+  }
+  openVolume({ device: disk, clock, random: prng(1), writable: true });
+  for (let seed = 0; seed < 40; seed++) assert.equal(readFsinfo(disk.crash(prng(seed))).cpCount, cpCount);
+  assert.deepEqual([...found].toSorted((a, b) => a - b), [cpCount - 1, cpCount]);
 });
 
 test("a copy that is caught half written is read again, so that nobody goes back to the older one", () => {

@@ -1,0 +1,49 @@
+// Histories that the simulation has found and cut down, each of which failed before what it found was mended.
+
+import { test } from "node:test";
+import { runHistory } from "./run.ts";
+import { decodeHistory } from "./steps.ts";
+
+const found: readonly { readonly what: string; readonly history: string }[] = [
+  {
+    what: "a process dies at each of the two writes of fsinfo, and then the power goes: one of them is on the disk",
+    history: `
+      {"blockCount":4096,"isFilled":false,"cacheBytes":262144,"accessTimes":"strictatime"}
+      {"kind":"do","op":{"kind":"mkdir","path":"/h","mode":1533,"uid":1},"at":1013}
+      {"kind":"cut","after":12,"how":"kill","seed":2461102268,"again":[0,0],"at":3532}
+      {"kind":"do","op":{"kind":"mkdir","path":"/quite a long name, as they come with photographs.jpeg","mode":1533,"uid":0},"at":3569}
+      {"kind":"do","op":{"kind":"create","path":"/quite a long name, as they come with photographs.jpeg/a","mode":420,"uid":1},"at":3647}
+      {"kind":"cp","at":3654}
+      {"kind":"do","op":{"kind":"write","path":"/quite a long name, as they come with photographs.jpeg/a","offset":4096,"data":{"pattern":[70002,91,216]}},"at":3714}
+      {"kind":"relieve","at":3722}
+      {"kind":"fsync","path":"/h","wait":true,"at":3728}
+      {"kind":"peek","seed":1916239959,"count":3,"at":3749}`,
+  },
+  {
+    what: "a name stays when the inode map cannot be read, which removing it changes",
+    history: `
+      {"blockCount":4096,"isFilled":false,"cacheBytes":1048576,"accessTimes":"noatime"}
+      {"kind":"do","op":{"kind":"mknod","path":"/b","mode":24960,"rdev":13083},"at":4938}
+      {"kind":"do","op":{"kind":"rename","path":"/b","into":"/e","flags":0},"at":5006}
+      {"kind":"do","op":{"kind":"create","path":"/c","mode":420,"uid":2},"at":5423}
+      {"kind":"cut","after":5,"how":"power","seed":3800969009,"again":[0,0],"at":5508}
+      {"kind":"fsync","path":"/c","wait":true,"at":5534}
+      {"kind":"fault","on":"read","code":"EIO","after":0,"times":1,"at":5608}
+      {"kind":"do","op":{"kind":"unlink","path":"/e"},"at":5633}`,
+  },
+  {
+    what: "an inode number is not lost when the block that its inode is in cannot be read",
+    history: `
+      {"blockCount":400,"isFilled":false,"cacheBytes":1048576,"accessTimes":"strictatime"}
+      {"kind":"do","op":{"kind":"symlink","path":"/g","target":"tttttttt"},"at":28}
+      {"kind":"do","op":{"kind":"unlink","path":"/g"},"at":156}
+      {"kind":"cp","at":302}
+      {"kind":"cut","after":1,"how":"kill","seed":2803306535,"again":[1],"at":432}
+      {"kind":"cp","at":551}
+      {"kind":"cp","at":584}
+      {"kind":"fault","on":"read","code":"ENOSPC","after":2,"times":3,"at":681}
+      {"kind":"do","op":{"kind":"tmpfile","path":"/","slot":3,"excl":false},"at":1230}`,
+  },
+];
+
+for (const { what, history } of found) test(what, () => void runHistory(decodeHistory(history)));

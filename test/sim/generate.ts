@@ -1,0 +1,148 @@
+/** Making histories up: what comes next, by chance and by what there is. Everything follows from the seed. */
+import { below, prng, type Random } from "../../src/core/prng.ts";
+import { FILLED_BLOCKS } from "./base-volumes.ts";
+import { pathsOf, pick, randomOperation, SLOTS } from "./operations.ts";
+import type { Action, Crash, Setup, Step } from "./steps.ts";
+import type { World } from "./world.ts";
+
+/** One history in so many begins with a volume whose first region is full. */
+const FILLED_EVERY = 40;
+const SNAPSHOT_NAMES = ["one", "two", "three", "four"];
+
+export interface Generator {
+  readonly setup: Setup;
+  readonly next: (world: World) => Step | undefined;
+}
+
+export function generator(seed: number): Generator {
+  const random = prng(seed);
+  const isFilled = below(random, FILLED_EVERY) === 0;
+  const blockCount = pick(random, [128, 128, 160, 192, 192, 256, 256, 400, 1024, 4096, 40_000]);
+  const setup: Setup = {
+    blockCount: isFilled ? FILLED_BLOCKS : blockCount,
+    isFilled,
+    cacheBytes: pick(random, [1 << 18, 1 << 20]),
+    accessTimes: pick(random, ["relatime", "strictatime", "noatime"]),
+  };
+  const sizeMax = Math.max(5000, Math.min(300_000, blockCount * pick(random, [16, 64, 400])));
+  const left = pick(random, [30, 60, 150, 400]);
+  /** Some histories go mostly by consistency points, some mostly by fsync, some have hardly a crash, some little else. */
+  const mood: Mood = {
+    sizeMax,
+    durability: pick(random, [2, 10, 25]),
+    crashes: pick(random, [1, 4, 10]),
+    faults: pick(random, [0, 0, 1, 3]),
+    snapshots: pick(random, [0, 3, 10]),
+    sends: isFilled ? 0 : pick(random, [0, 0, 2]),
+  };
+  let steps = 0;
+  let at = 0;
+  return {
+    setup,
+    next: (world) => {
+      if (steps === left) return undefined;
+      steps += 1;
+      at += 1 + below(random, 30);
+      return { ...nextAction(random, world, mood), at };
+    },
+  };
+}
+
+interface Mood {
+  readonly sizeMax: number;
+  /** Weights, beside 100 for operations. */
+  readonly durability: number;
+  readonly crashes: number;
+  readonly faults: number;
+  readonly snapshots: number;
+  readonly sends: number;
+}
+
+function nextAction(random: Random, world: World, mood: Mood): Action {
+  const { model, snapshots } = world;
+  const rows: readonly (readonly [number, () => Action])[] = [
+    [100, () => ({ kind: "do", op: randomOperation(random, model, mood.sizeMax) })],
+    [20, () => ({ kind: "cp" })],
+    [mood.durability, () => fsync(random, world)],
+    [mood.durability / 3, () => ({ kind: "sync", wait: below(random, 2) === 0 })],
+    [mood.snapshots, () => changeSnapshots(random, [...snapshots.keys()])],
+    [3, () => ({ kind: "relieve" })],
+    [3, () => ({ kind: "reclaim" })],
+    [1, () => ({ kind: "compare" })],
+    [1, () => ({ kind: "reopen" })],
+    [4, () => ({ kind: "list", path: somePath(random, world, "directory"), count: 1 + below(random, 5) })],
+    [
+      4,
+      () => ({
+        kind: "read",
+        path: somePath(random, world, "file"),
+        offset: below(random, mood.sizeMax),
+        length: below(random, mood.sizeMax),
+      }),
+    ],
+    [mood.crashes, () => ({ kind: "crash", ...crash(random) })],
+    [mood.crashes * 2, () => ({ kind: "cut", after: below(random, pick(random, [3, 10, 60])), ...crash(random) })],
+    [mood.crashes * 4, () => ({ kind: "peek", seed: random.u32(), count: 1 + below(random, 4) })],
+    [mood.faults / 2, () => ({ kind: "rot", seed: random.u32() })],
+    [mood.faults, () => fault(random)],
+    [mood.sends, () => ({ kind: "send", name: pick(random, SNAPSHOT_NAMES) })],
+    [mood.sends * 3, () => ({ kind: "receive", frames: 1 + below(random, 4), checkpoint: below(random, 2) === 0 })],
+    [mood.sends, () => ({ kind: "cutOther", after: below(random, 12), seed: random.u32() })],
+  ];
+  let total = 0;
+  for (const [weight] of rows) total += weight;
+  let luck = (random.u32() / 2 ** 32) * total;
+  for (const [weight, make] of rows) {
+    luck -= weight;
+    if (luck < 0) return make();
+  }
+  return { kind: "compare" };
+}
+
+function crash(random: Random): Crash {
+  const again = Array.from({ length: pick(random, [0, 0, 0, 1, 1, 2]) }, () => below(random, pick(random, [2, 8])));
+  return { how: below(random, 4) === 0 ? "kill" : "power", seed: random.u32(), again };
+}
+
+function fsync(random: Random, world: World): Action {
+  const wait = below(random, 2) === 0;
+  const slot = below(random, 2 * SLOTS);
+  if (below(random, 4) === 0 && world.model.slots.has(slot)) return { kind: "fsync", slot, wait };
+  return { kind: "fsync", path: somePath(random, world, pick(random, ["file", "file", "directory"])), wait };
+}
+
+function changeSnapshots(random: Random, there: readonly string[]): Action {
+  const name = pick(random, SNAPSHOT_NAMES);
+  const old = there.length === 0 ? name : pick(random, there);
+  switch (below(random, 9)) {
+    case 0:
+    case 1:
+    case 2:
+    case 3:
+    case 4:
+      return { kind: "snapshot", what: "create", name };
+    case 5:
+    case 6:
+      return { kind: "snapshot", what: "delete", name: old };
+    case 7:
+      return { kind: "snapshot", what: "rename", name: old, into: name };
+    default:
+      return { kind: "snapshot", what: "restore", name: old };
+  }
+}
+
+function fault(random: Random): Action {
+  return {
+    kind: "fault",
+    on: pick(random, ["read", "write", "write", "flush"]),
+    code: pick(random, ["EIO", "ENOSPC"]),
+    after: below(random, pick(random, [1, 5, 20])),
+    times: pick(random, [1, 1, 3]),
+  };
+}
+
+function somePath(random: Random, { model }: World, kind: "file" | "directory"): string {
+  const found = pathsOf(model).filter(({ node }) => node.kind === kind);
+  if (kind === "directory" && below(random, 2) === 0) return "/";
+  return found.length === 0 ? "/" : pick(random, found).path;
+}

@@ -1,0 +1,291 @@
+/**
+ * One simulated host: a volume, what the daemon does for it, and the model of what it must hold.
+ *
+ *     versions of the model    1 --- 2 --- 3 --- 4 --- 5 --- 6        one for each operation that was done
+ *                                          ^     ^           ^
+ *                         acknowledged as durable |          what is shown now
+ *                              the last consistency point on the disk
+ *
+ * After a crash the filesystem must be one of the versions, none older than what was acknowledged or than the consistency point
+ * that the disk has; and the snapshots must be those of that consistency point, each as it was taken.
+ */
+import assert from "node:assert/strict";
+import { manualClock, type Time } from "../../src/core/clock.ts";
+import { prng, type Random } from "../../src/core/prng.ts";
+import type { BlockDevice } from "../../src/device/block-device.ts";
+import { decodeFsinfo } from "../../src/format/fsinfo.ts";
+import type { FileRootRecord } from "../../src/format/inode.ts";
+import { type OpenFileSystem, openFileSystem } from "../../src/fs/active.ts";
+import { openVolume } from "../../src/volume/open.ts";
+import type { Volume } from "../../src/volume/volume.ts";
+import { type CrashDevice, crashDevice, guardedDevice, type MemoryDevice } from "../support/devices.ts";
+import { assertEqual, forgetful, type Slots } from "../support/fs-paths.ts";
+import { copyModel, type Model } from "../support/model-fs.ts";
+import { protectedBlocks } from "../support/protected-blocks.ts";
+import { baseVolume, FILLER } from "./base-volumes.ts";
+import { type Digest, digestOfModel, digestOfReal } from "./digest.ts";
+import { type FaultyDevice, faultyDevice } from "./faults.ts";
+import { type Host, openHost } from "./host.ts";
+import type { Listing } from "./listing.ts";
+import { type Other, openOther } from "./other-volume.ts";
+import type { Crash, Setup } from "./steps.ts";
+
+/** A state of the filesystem by the model. Never changed. */
+export interface Content {
+  readonly model: Model;
+  readonly digest: Digest;
+}
+
+export interface Version extends Content {
+  readonly number: number;
+}
+
+/** What a consistency point holds. */
+export interface SavedCp {
+  readonly cpCount: number;
+  readonly version: number;
+  readonly snapshots: ReadonlyMap<string, Content>;
+}
+
+export interface Counts {
+  operations: number;
+  /** Power cuts and kills that the history goes on from, those during recovery among them. */
+  crashes: number;
+  /** Those of them during recovery. */
+  again: number;
+  /** Crashes that were looked at, and the history went on without them. */
+  peeks: number;
+  consistencyPoints: number;
+  fullAnswers: number;
+  refusals: number;
+  rotten: number;
+  transfers: number;
+  otherCrashes: number;
+}
+
+export function sumOf(a: Counts, b: Counts): Counts {
+  return Object.fromEntries(
+    Object.entries(a).map(([name, n]) => [name, n + b[name as keyof Counts]]),
+  ) as unknown as Counts;
+}
+
+export interface World {
+  readonly setup: Setup;
+  readonly clock: ReturnType<typeof manualClock>;
+  /** For the identities that a volume gives. */
+  readonly random: Random;
+  readonly trace: (line: string) => void;
+  readonly counts: Counts;
+  readonly other: Other;
+  disk: CrashDevice;
+  faults: FaultyDevice;
+  volume: Volume;
+  fs: OpenFileSystem;
+  slots: Slots;
+  host: Host;
+  /** As the filesystem shows itself now. */
+  model: Model;
+  /** In order; the last one is `model`. Those that no crash can bring back any more are dropped. */
+  versions: Version[];
+  /** The version that a node was changed in, by its ctime. */
+  readonly changedIn: WeakMap<Time, number>;
+  /** The version that replaced all nodes last. */
+  restoredIn: number;
+  /** The oldest version that a crash may bring back. */
+  acknowledged: number;
+  snapshots: Map<string, Content>;
+  durable: SavedCp;
+  inFlight: SavedCp | undefined;
+  guards: ((vbn: number) => boolean)[];
+  listing: Listing | undefined;
+  /** The crash that comes when the device has done its count. */
+  armed: Crash | undefined;
+  /** States by their roots: what hangs below is told by checksums, and has been read once. */
+  readonly knownRoots: Map<string, Digest>;
+}
+
+/** Roots that are remembered. */
+const ROOTS_MAX = 4096;
+
+export function openWorld(setup: Setup, trace: (line: string) => void): World {
+  const clock = manualClock({ seconds: 1_100_000_000, nanoseconds: 0 });
+  const base = baseVolume(setup);
+  const first: Version = { number: 0, model: copyModel(base.model), digest: digestOfModel(base.model) };
+  const disk = crashDevice({ random: prng(0), base: base.device });
+  const world = {
+    setup,
+    clock,
+    random: prng(1),
+    trace,
+    counts: {
+      operations: 0,
+      crashes: 0,
+      again: 0,
+      peeks: 0,
+      consistencyPoints: 0,
+      fullAnswers: 0,
+      refusals: 0,
+      rotten: 0,
+      transfers: 0,
+      otherCrashes: 0,
+    },
+    other: openOther(clock, trace),
+    versions: [first],
+    changedIn: new WeakMap(),
+    restoredIn: 0,
+    acknowledged: 0,
+    snapshots: new Map(),
+    guards: [],
+    inFlight: undefined,
+    listing: undefined,
+    armed: undefined,
+    knownRoots: new Map(),
+  } as unknown as World;
+  const { cpCount } = openVolume({ device: base.device, clock, random: prng(1), writable: false }).committed;
+  world.durable = { cpCount, version: 0, snapshots: new Map() };
+  attach(world, disk);
+  show(world, openOn(world, devicesOf(world)), first);
+  return world;
+}
+
+/** From here on this is the disk. */
+export function attach(world: World, disk: CrashDevice): void {
+  world.disk = disk;
+  world.faults = faultyDevice(disk);
+  world.guards = [];
+}
+
+function devicesOf(world: World): BlockDevice {
+  return guardedDevice(world.faults, (vbn) => world.guards.some((guard) => guard(vbn)));
+}
+
+export interface Opened {
+  readonly volume: Volume;
+  readonly fs: OpenFileSystem;
+}
+
+/** Opens for writing, as a mount does. */
+export function openOn({ setup, clock, random }: World, device: BlockDevice): Opened {
+  const volume = openVolume({ device, clock, random, writable: true, cacheBytesMax: setup.cacheBytes });
+  return { volume, fs: openFileSystem({ volume, clock, accessTimes: setup.accessTimes }) };
+}
+
+/** Opens what is on the disk for the history to go on. */
+export function openDisk(world: World): Opened {
+  return openOn(world, devicesOf(world));
+}
+
+/** Goes on with what was opened, which is this version. */
+export function show(world: World, { volume, fs }: Opened, version: Version): void {
+  world.volume = volume;
+  world.fs = forgetful(fs);
+  world.model = copyModel(version.model);
+  world.versions = world.versions.filter(({ number }) => number <= version.number);
+  world.restoredIn = Math.min(world.restoredIn, version.number);
+  world.snapshots = new Map(world.durable.snapshots);
+  world.slots = new Map();
+  world.listing = undefined;
+  world.inFlight = undefined;
+  world.guards = [protectedBlocks(world.disk, volume.committed)];
+  world.host = openHost({
+    volume,
+    device: world.volume.device,
+    trace: world.trace,
+    onAcknowledged: (number) => acknowledge(world, number),
+    onFrozen: ({ fsinfo, cpCount }) => {
+      world.inFlight = { cpCount, version: versionOf(world), snapshots: new Map(world.snapshots) };
+      world.guards.push(protectedBlocks(world.disk, decodeFsinfo(fsinfo)));
+      world.counts.consistencyPoints += 1;
+    },
+    onDurable: () => {
+      world.durable = world.inFlight as SavedCp;
+      acknowledge(world, world.durable.version);
+    },
+    onCommitted: () => {
+      world.inFlight = undefined;
+      world.guards = world.guards.slice(-1);
+    },
+  });
+}
+
+export function versionOf(world: World): number {
+  return (world.versions.at(-1) as Version).number;
+}
+
+/** The filesystem has changed: this is a version of its own. */
+export function addVersion(world: World, now: Time): void {
+  const number = versionOf(world) + 1;
+  const digest = digestOfModel(world.model);
+  world.versions.push({ number, model: copyModel(world.model), digest });
+  world.changedIn.set(now, number);
+}
+
+export function contentOf(world: World): Content {
+  return world.versions.at(-1) as Version;
+}
+
+export function acknowledge(world: World, number: number): void {
+  if (number <= world.acknowledged) return;
+  world.acknowledged = number;
+  world.versions = world.versions.filter((version) => version.number >= number);
+}
+
+/** What a state on a disk is by the model: one of the versions from `oldest` on. Fails when it is none. */
+export function identify(world: World, { fs }: Opened, oldest: number, known: Digest | undefined): Version {
+  const found = known ?? digestOfReal(fs);
+  const candidates = world.versions.filter(({ number }) => number >= oldest);
+  const version = candidates.findLast(({ digest }) => digest === found);
+  if (version !== undefined) return version;
+  const older = world.versions.find(({ digest }) => digest === found);
+  assert(older === undefined, `version ${older?.number} has come back, and ${oldest} had been acknowledged`);
+  return explain(fs, candidates);
+}
+
+/** Says in what way the filesystem differs from what it must be, one of these. */
+export function explain(fs: OpenFileSystem, candidates: readonly Content[]): never {
+  const differences = candidates.map(({ model }) => {
+    try {
+      assertEqual(fs, model);
+      return "inode numbers differ";
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
+  });
+  assert.fail(`the filesystem is none of ${candidates.length} versions; from the last one: ${differences.at(-1)}`);
+}
+
+/** All snapshots are there, and each is as it was taken. */
+export function compareSnapshots(world: World, { volume }: Opened, expected: ReadonlyMap<string, Content>): void {
+  const { clock, knownRoots } = world;
+  const records = volume.snapshots().filter(({ name }) => name !== FILLER);
+  assert.deepEqual(records.map(({ name }) => name).toSorted(), [...expected.keys()].toSorted(), "names of snapshots");
+  for (const record of records) {
+    const { digest, model } = expected.get(record.name) as Content;
+    const key = rootKey(record.root);
+    const fs = (): OpenFileSystem => openFileSystem({ volume, clock, snapshot: record, readOnly: true });
+    const found = knownRoots.get(key) ?? remember(world, key, digestOfReal(fs()));
+    if (found === digest) continue;
+    assertEqual(fs(), model);
+    assert.fail(`inode numbers in snapshot ${record.name} differ`);
+  }
+}
+
+export function remember({ knownRoots }: World, key: string, digest: Digest): Digest {
+  if (knownRoots.size >= ROOTS_MAX) knownRoots.clear();
+  knownRoots.set(key, digest);
+  return digest;
+}
+
+export function rootKey({ sizeBytes, pointers }: FileRootRecord): string {
+  return `${sizeBytes} ${Buffer.from(pointers).toString("latin1")}`;
+}
+
+/** The filesystem and the snapshots are what the model says. */
+export function compareWorld(world: World): void {
+  if (digestOfReal(world.fs) !== contentOf(world).digest) explain(world.fs, [contentOf(world)]);
+  compareSnapshots(world, world, world.snapshots);
+}
+
+export function newDisk(image: MemoryDevice): CrashDevice {
+  return crashDevice({ random: prng(0), base: image });
+}
