@@ -4,7 +4,14 @@ import { FsError } from "../../src/core/errors.ts";
 import type { DurableAt } from "../../src/fs/file-system.ts";
 import { PowerCut } from "../support/devices.ts";
 import { applyToReal, entryAt, errnoOf, nodeAt, nodeOfSlot, withOpen } from "../support/fs-paths.ts";
-import { applyToModel, copyModel, type ModelNode, modelNodeAt, type Operation } from "../support/model-fs.ts";
+import {
+  applyToModel,
+  copyModel,
+  type Model,
+  type ModelNode,
+  modelNodeAt,
+  type Operation,
+} from "../support/model-fs.ts";
 import { peek, recover, rot } from "./crashes.ts";
 import { digestOfReal } from "./digest.ts";
 import { openListing } from "./listing.ts";
@@ -102,8 +109,41 @@ function finish(world: World): void {
   world.faults.disarm();
   world.disk.cutAfter(Number.POSITIVE_INFINITY);
   world.host.finish();
+  show(world, openDisk(world), contentOf(world) as Version);
+  const isReclaimed = reclaimAll(world);
+  world.host.finish();
   compareWorld(world);
   peek(world, { seed: 0, count: 1 });
+  // Nobody uses what has no name any more, so it has been freed.
+  if (isReclaimed) assert.equal(world.volume.status().usedInodes, inodesOf(world.model), "inodes in use");
+}
+
+/** False: there is no room for it. */
+function reclaimAll(world: World): boolean {
+  try {
+    while (world.fs.reclaimSlice()) world.host.finish();
+    return true;
+  } catch (error) {
+    if (!(error instanceof FsError) || error.code !== "ENOSPC") throw error;
+    return false;
+  }
+}
+
+/** The files that hold the metadata, and the root. */
+const FIRST_INODES = 4;
+
+/** What is in use when only the nodes of the model are: each that has attributes keeps them in an inode of their own. */
+function inodesOf(model: Model): number {
+  const seen = new Set<ModelNode>();
+  let inodes = FIRST_INODES - 1;
+  const visit = (node: ModelNode): void => {
+    if (seen.has(node)) return;
+    seen.add(node);
+    inodes += node.xattrs.size > 0 ? 2 : 1;
+    for (const child of node.entries.values()) visit(child);
+  };
+  visit(model.root);
+  return inodes;
 }
 
 function act(world: World, action: Action): void {

@@ -147,7 +147,10 @@ test("opening for writing makes both copies durable, the newest first, even if b
   }
   openVolume({ device: disk, clock, random: prng(1), writable: true });
   for (let seed = 0; seed < 40; seed++) assert.equal(readFsinfo(disk.crash(prng(seed))).cpCount, cpCount);
-  assert.deepEqual([...found].toSorted((a, b) => a - b), [cpCount - 1, cpCount]);
+  assert.deepEqual(
+    [...found].toSorted((a, b) => a - b),
+    [cpCount - 1, cpCount],
+  );
 });
 
 test("a copy that is caught half written is read again, so that nobody goes back to the older one", () => {
