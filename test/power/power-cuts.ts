@@ -85,7 +85,7 @@ async function crash(bench: Bench, way: Way, random: Random, seed: number): Prom
   await until(() => isMounted(mount), "the volume");
   const witness = openWitness();
   const writers = Array.from({ length: WRITERS }, (_, i) =>
-    startWriter(bench, witness, `${mount}/w${i}`, seed * WRITERS + i),
+    startWriter(bench, witness, [`${mount}/w${i}`, String(seed * WRITERS + i), volume]),
   );
   await until(() => witness.ready === WRITERS, "the work of all writers");
   await delay(below(random, WORK_MS_MAX));
@@ -115,10 +115,9 @@ async function compare(bench: Bench, witness: Witness): Promise<void> {
 function startWriter(
   bench: Bench,
   witness: Witness,
-  directory: string,
-  seed: number,
+  args: readonly string[],
 ): { readonly child: ChildProcess; readonly heard: Promise<void> } {
-  const child = start(bench, process.execPath, [writerPath, directory, String(seed)]);
+  const child = start(bench, process.execPath, [writerPath, ...args]);
   assert(child.stdout !== null);
   const lines = createInterface({ input: child.stdout });
   lines.on("line", (line) => witness.hear(line));

@@ -13,15 +13,25 @@ export interface Witness {
   readonly ready: number;
 }
 
+const HEARD_MAX = 12;
+
 export function openWitness(): Witness {
   const possible = new Map<string, string[]>();
   let acknowledged = 0;
   const ready = new Set<string>();
+  /** What was heard of each path, for who looks for a mistake. */
+  const heard = new Map<string, string[]>();
+
+  function note(path: string, line: string): void {
+    const lines = heard.get(path) ?? [];
+    heard.set(path, [...lines.slice(1 - HEARD_MAX), line]);
+  }
 
   /** All states of a path before the last one are over. */
   function settle(path: string): void {
     const states = possible.get(path);
     if (states !== undefined) states.splice(0, states.length - 1);
+    note(path, "durable");
     acknowledged += 1;
   }
 
@@ -37,6 +47,7 @@ export function openWitness(): Witness {
     },
     hear(line): void {
       const [what, path = "", state = ""] = line.split(" ");
+      if (what === "begin") note(path, state);
       if (what === "begin") possible.set(path, [...(possible.get(path) ?? []), state]);
       else if (what === "done") settle(path);
       else if (what === "done-all") {
@@ -51,7 +62,7 @@ export function openWitness(): Witness {
         const isRestarted = lengths.includes(0) && lengths.length > 1;
         if (isRestarted || Number(found.slice(4)) >= Math.min(...lengths)) return undefined;
       } else if (states.includes(found)) return undefined;
-      return `${path} is ${found}, and may be ${states.join(" or ")}`;
+      return `${path} is ${found}, and may be ${states.join(" or ")}; heard before: ${(heard.get(path) ?? []).join(", ")}`;
     },
   };
 }

@@ -1,12 +1,12 @@
 /**
- * node dist/test/power/writer.js DIRECTORY SEED
+ * node dist/test/power/writer.js DIRECTORY SEED VOLUME
  *
  * Changes files in a directory of its own until it is killed or gets an error, and says on its stdout, which is outside, what it
  * is about to do and what has been acknowledged. Each line is written before the next call is made:
  *
  *     begin PATH STATE     from now on the path may be in this state
  *     done PATH            the last state of the path is durable: fsync of it and of its directory have returned
- *     done-all DIRECTORY   all states in it are: syncfs has returned
+ *     done-all DIRECTORY   all states in it are: tidemark sync has returned
  *
  * It begins with what is there, which it says too.
  */
@@ -25,9 +25,10 @@ import {
   writeSync,
 } from "node:fs";
 import { below, prng } from "../../src/core/prng.ts";
+import { tidemarkPath } from "../support/mounts.ts";
 import { ABSENT, logRecord, stateOf, textOf, wholeState } from "./states.ts";
 
-const [directory = ".", seedText = "1"] = process.argv.slice(2);
+const [directory = ".", seedText = "1", volume = ""] = process.argv.slice(2);
 const random = prng(Number(seedText));
 const FILES = 12;
 const LOG_BYTES_MAX = 2 << 20;
@@ -35,6 +36,11 @@ const { O_CREAT, O_DIRECTORY, O_DSYNC, O_RDWR, O_TRUNC } = constants;
 
 function say(line: string): void {
   writeSync(1, `${line}\n`);
+}
+
+/** syncfs(2) would do for any other filesystem: the kernel does not tell one in user space of it. */
+function syncAll(): void {
+  execFileSync(process.execPath, [tidemarkPath, "sync", volume], { stdio: "ignore" });
 }
 
 function begin(path: string, state: string): void {
@@ -112,7 +118,7 @@ const descriptor = openSync(log, O_RDWR | O_CREAT | O_TRUNC);
 begin(log, "log:0");
 fsyncSync(descriptor);
 syncDirectory(directory);
-execFileSync("sync", ["-f", directory]);
+syncAll();
 say(`done-all ${directory}`);
 
 for (let number = 0; ; number++) {
@@ -143,7 +149,7 @@ for (let number = 0; ; number++) {
   // Not everything is made durable, and some of it together.
   if (below(random, 3) === 0) continue;
   if (below(random, 15) === 0) {
-    execFileSync("sync", ["-f", directory]);
+    syncAll();
     say(`done-all ${directory}`);
     continue;
   }

@@ -14,7 +14,7 @@ import type { Setup } from "./steps.ts";
 /** The snapshot that holds nearly all of the first region of a filled volume. */
 export const FILLER = "filler";
 export const FILLED_BLOCKS = 34_000;
-const FILLER_BYTES = 32_160 * BLOCK_BYTES;
+const FILLER_BYTES = 31_096 * BLOCK_BYTES;
 
 export interface BaseVolume {
   readonly device: MemoryDevice;

@@ -46,12 +46,16 @@ export function recover(world: World, { how, seed, again }: Crash): void {
     world.faults.disarm();
     const saved = savedOn(world, world.disk.contents());
     world.trace(`  ${how === "power" ? "power cut" : "killed"}: consistency point ${saved.cpCount} is on the disk`);
+    world.durable = saved;
+    world.inFlight = undefined;
+    world.recovering = { ...saved, cpCount: saved.cpCount + 1 };
     if (after !== undefined) world.disk.cutAfter(after);
     try {
       const opened = openDisk(world);
       const version = verify(world, opened, saved);
       world.disk.cutAfter(Number.POSITIVE_INFINITY);
-      world.durable = { ...saved, cpCount: opened.volume.committed.cpCount, version: saved.version };
+      const { cpCount } = opened.volume.committed;
+      world.durable = { ...saved, cpCount, version: cpCount === saved.cpCount ? saved.version : version.number };
       if (how === "power") world.acknowledged = version.number; // what has survived is on the disk for good
       show(world, opened, version);
       return;
@@ -67,8 +71,8 @@ export function recover(world: World, { how, seed, again }: Crash): void {
 function savedOn(world: World, image: MemoryDevice): SavedCp {
   assertClean(image);
   const { cpCount } = readFsinfo(image);
-  const { durable, inFlight } = world;
-  const saved = inFlight?.cpCount === cpCount ? inFlight : durable;
+  const { durable, inFlight, recovering } = world;
+  const saved = [inFlight, recovering].find((one) => one?.cpCount === cpCount) ?? durable;
   assert.equal(
     cpCount,
     saved.cpCount,

@@ -17,7 +17,7 @@ export interface Generator {
 export function generator(seed: number): Generator {
   const random = prng(seed);
   const isFilled = below(random, FILLED_EVERY) === 0;
-  const blockCount = pick(random, [128, 128, 160, 192, 192, 256, 256, 400, 1024, 4096, 40_000]);
+  const blockCount = pick(random, [128, 192, 256, 256, 400, 400, 400, 800, 1024, 4096, 40_000]);
   const setup: Setup = {
     blockCount: isFilled ? FILLED_BLOCKS : blockCount,
     isFilled,
@@ -29,7 +29,8 @@ export function generator(seed: number): Generator {
   /** Some histories go mostly by consistency points, some mostly by fsync, some have hardly a crash, some little else. */
   const mood: Mood = {
     sizeMax,
-    durability: pick(random, [2, 10, 25]),
+    consistencyPoints: pick(random, [2, 20, 20]),
+    durability: pick(random, [2, 10, 40]),
     crashes: pick(random, [1, 4, 10]),
     faults: pick(random, [0, 0, 1, 3]),
     snapshots: pick(random, [0, 3, 10]),
@@ -51,6 +52,7 @@ export function generator(seed: number): Generator {
 interface Mood {
   readonly sizeMax: number;
   /** Weights, beside 100 for operations. */
+  readonly consistencyPoints: number;
   readonly durability: number;
   readonly crashes: number;
   readonly faults: number;
@@ -62,7 +64,8 @@ function nextAction(random: Random, world: World, mood: Mood): Action {
   const { model, snapshots } = world;
   const rows: readonly (readonly [number, () => Action])[] = [
     [100, () => ({ kind: "do", op: randomOperation(random, model, mood.sizeMax) })],
-    [20, () => ({ kind: "cp" })],
+    [mood.consistencyPoints, () => ({ kind: "cp" })],
+    [mood.durability / 2, () => ({ kind: "log" })],
     [mood.durability, () => fsync(random, world)],
     [mood.durability / 3, () => ({ kind: "sync", wait: below(random, 2) === 0 })],
     [mood.snapshots, () => changeSnapshots(random, [...snapshots.keys()])],
@@ -85,7 +88,10 @@ function nextAction(random: Random, world: World, mood: Mood): Action {
     [mood.crashes * 4, () => ({ kind: "peek", seed: random.u32(), count: 1 + below(random, 4) })],
     [mood.faults / 2, () => ({ kind: "rot", seed: random.u32() })],
     [mood.faults, () => fault(random)],
-    [mood.sends, () => ({ kind: "send", name: pick(random, SNAPSHOT_NAMES) })],
+    [
+      mood.sends,
+      () => ({ kind: "send", name: pick(random, snapshots.size > 0 ? [...snapshots.keys()] : SNAPSHOT_NAMES) }),
+    ],
     [mood.sends * 3, () => ({ kind: "receive", frames: 1 + below(random, 4), checkpoint: below(random, 2) === 0 })],
     [mood.sends, () => ({ kind: "cutOther", after: below(random, 12), seed: random.u32() })],
   ];

@@ -1,11 +1,16 @@
 /**
  * What a daemon does for a volume, one step at a time, so that anything can happen between two steps: consistency points,
- * and the callers that wait for their changes to be durable. This is the one place of the simulation that knows how changes
+ * frames of the change log, and the callers that wait for their changes to be durable. This is the one place of the simulation that knows how changes
  * become durable; the rest only asks which have been acknowledged.
  */
 import assert from "node:assert/strict";
+import { BLOCK_BYTES } from "../../src/core/block.ts";
 import type { BlockDevice } from "../../src/device/block-device.ts";
+import { logFrameHeader } from "../../src/format/change-record.ts";
+import type { OpenFileSystem } from "../../src/fs/active.ts";
 import type { DurableAt } from "../../src/fs/file-system.ts";
+import { parseFrame } from "../../src/fs/replay.ts";
+import type { LogFrame } from "../../src/volume/change-log/frames.ts";
 import type { CpCause, FrozenCp, Volume } from "../../src/volume/volume.ts";
 
 /** A consistency point on its way, and what has been done for it. */
@@ -16,6 +21,18 @@ interface InFlight {
 
 type Stage = "frozen" | "flushed" | "first copy" | "second copy";
 
+/** A frame on its way: frames are written one after the other, in order. */
+interface FrameInFlight {
+  readonly frame: LogFrame;
+  isFlushed: boolean;
+}
+
+/** Blocks that a frame on the disk refers to are not written before a consistency point has its changes. */
+interface Referred {
+  readonly seq: number;
+  readonly vbns: ReadonlySet<number>;
+}
+
 interface Waiting {
   readonly at: DurableAt;
   readonly version: number;
@@ -23,6 +40,7 @@ interface Waiting {
 
 export interface HostOptions {
   readonly volume: Volume;
+  readonly fs: OpenFileSystem;
   readonly device: BlockDevice;
   /** Everything up to this version of the filesystem has been acknowledged as durable. */
   readonly onAcknowledged: (version: number) => void;
@@ -35,27 +53,37 @@ export interface HostOptions {
 
 export interface Host {
   readonly cpInFlight: boolean;
+  /** Frames that have become durable. */
+  readonly frames: number;
+  /** Does a frame of the log refer to the block? */
+  isReferred(vbn: number): boolean;
   /** Begins a consistency point; one must not be on its way. */
   freeze(cause: CpCause): void;
-  /** One step of what is on its way; with nothing on its way, begins a consistency point. */
+  /** One step of the consistency point on its way; with none on its way, begins one. */
   advance(): void;
+  /** One step of the frames on their way; with none on its way, forms one. */
+  advanceLog(): void;
   /** Until nothing is on its way. */
   settle(): void;
   /** Until everything changed so far is durable. */
   finish(): void;
-  /** A caller waits until `at` is durable, which makes `version` durable. */
+  /** A caller waits until `at` is durable, which makes `version` durable. A frame is on its way to that, if it can be. */
   wait(at: DurableAt, version: number): void;
-  /** Until that is so. */
+  /** Until that is so, by whatever makes it so. */
   waitFor(at: DurableAt): void;
 }
 
 export function openHost(options: HostOptions): Host {
-  const { volume, device, trace } = options;
+  const { volume, fs, device, trace } = options;
   let inFlight: InFlight | undefined;
+  const line: FrameInFlight[] = [];
+  let referred: Referred[] = [];
+  let framedSeq = 0;
+  let frames = 0;
   let waiting: Waiting[] = [];
 
   function isDurable(at: DurableAt): boolean {
-    return at <= volume.committed.cpCount;
+    return at <= Math.max(framedSeq, volume.committed.logSeq);
   }
 
   function acknowledge(): void {
@@ -80,6 +108,7 @@ export function openHost(options: HostOptions): Host {
       case "flushed":
         device.writeDurable(frozen.fsinfoVbns[0], frozen.fsinfo);
         current.stage = "first copy";
+        referred = referred.filter(({ seq }) => seq > frozen.logSeq);
         options.onDurable(frozen.cpCount);
         break;
       case "first copy":
@@ -101,6 +130,33 @@ export function openHost(options: HostOptions): Host {
     else step(inFlight);
   }
 
+  /** True: all changes so far are in frames, some of them on their way. False: they need a consistency point. */
+  function formFrame(): boolean {
+    if (!volume.log.isOpen) return false;
+    const frame = fs.logFrame();
+    if (frame !== undefined) {
+      trace(`  frame of the log: up to change ${frame.lastSeq}, ${frame.bytes.length / BLOCK_BYTES} blocks`);
+      line.push({ frame, isFlushed: !frame.needsFlush });
+    }
+    return volume.log.isOpen;
+  }
+
+  function stepLog(current: FrameInFlight): void {
+    const { frame } = current;
+    if (!current.isFlushed) {
+      device.flush();
+      current.isFlushed = true;
+      return;
+    }
+    device.writeDurable(frame.vbn, frame.bytes);
+    referred.push({ seq: frame.lastSeq, vbns: blocksOf(frame) });
+    line.shift();
+    framedSeq = frame.lastSeq;
+    frames += 1;
+    trace(`  frame of the log: changes up to ${frame.lastSeq} are durable`);
+    acknowledge();
+  }
+
   function settle(): void {
     while (inFlight !== undefined) step(inFlight);
   }
@@ -108,6 +164,15 @@ export function openHost(options: HostOptions): Host {
   return {
     get cpInFlight(): boolean {
       return inFlight !== undefined;
+    },
+    get frames(): number {
+      return frames;
+    },
+    isReferred: (vbn) => referred.some(({ vbns }) => vbns.has(vbn)),
+    advanceLog(): void {
+      const [current] = line;
+      if (current === undefined) formFrame();
+      else stepLog(current);
     },
     freeze(cause): void {
       assert(inFlight === undefined, "one consistency point at a time");
@@ -123,9 +188,25 @@ export function openHost(options: HostOptions): Host {
     wait(at, version): void {
       waiting.push({ at, version });
       acknowledge();
+      if (!isDurable(at)) formFrame();
     },
     waitFor(at): void {
-      while (!isDurable(at)) advance();
+      while (!isDurable(at)) {
+        const [current] = line;
+        if (current === undefined) advance();
+        else stepLog(current);
+      }
     },
   };
+}
+
+/** The blocks of files that a frame names instead of carrying them. */
+function blocksOf({ bytes }: LogFrame): ReadonlySet<number> {
+  const header = logFrameHeader.decode(new DataView(bytes.buffer), 0);
+  const payload = bytes.subarray(logFrameHeader.size, logFrameHeader.size + header.payloadBytes);
+  const vbns = new Set<number>();
+  for (const { record } of parseFrame({ header, payload }).extents) {
+    for (let i = 0; record.vbn !== 0 && i < record.blockCount; i++) vbns.add(record.vbn + i);
+  }
+  return vbns;
 }

@@ -160,6 +160,9 @@ function act(world: World, action: Action): void {
     case "cp":
       world.host.advance();
       break;
+    case "log":
+      world.host.advanceLog();
+      break;
     case "relieve":
       world.volume.relieve();
       break;
@@ -201,10 +204,11 @@ function act(world: World, action: Action): void {
       world.faults.arm(action);
       break;
     case "send": {
+      world.host.settle();
       const record = world.volume.findSnapshot(action.name);
       const content = world.durable.snapshots.get(action.name);
       if (record === undefined || content === undefined || world.setup.isFilled) return;
-      if (world.host.cpInFlight || world.snapshots.get(action.name) !== content) return;
+      if (world.snapshots.get(action.name) !== content) return; // it is on its way only
       world.other.send(world.disk.contents(), record, content.digest);
       break;
     }

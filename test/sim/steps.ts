@@ -38,6 +38,8 @@ export type Action =
   | { readonly kind: "sync"; readonly wait: boolean }
   /** Begins a consistency point, or takes the one on its way one step further. */
   | { readonly kind: "cp" }
+  /** The same with a frame of the change log. */
+  | { readonly kind: "log" }
   | { readonly kind: "relieve" | "reclaim" | "compare" | "reopen" }
   | { readonly kind: "snapshot"; readonly what: "create" | "delete" | "restore"; readonly name: string }
   | { readonly kind: "snapshot"; readonly what: "rename"; readonly name: string; readonly into: string }

@@ -16,6 +16,7 @@ import type { BlockDevice } from "../../src/device/block-device.ts";
 import { decodeFsinfo } from "../../src/format/fsinfo.ts";
 import type { FileRootRecord } from "../../src/format/inode.ts";
 import { type OpenFileSystem, openFileSystem } from "../../src/fs/active.ts";
+import { readFsinfo } from "../../src/volume/fsinfo-copies.ts";
 import { openVolume } from "../../src/volume/open.ts";
 import type { Volume } from "../../src/volume/volume.ts";
 import { type CrashDevice, crashDevice, guardedDevice, type MemoryDevice } from "../support/devices.ts";
@@ -96,6 +97,8 @@ export interface World {
   snapshots: Map<string, Content>;
   durable: SavedCp;
   inFlight: SavedCp | undefined;
+  /** What the consistency point at the end of a replay holds, while that goes on. */
+  recovering: SavedCp | undefined;
   guards: ((vbn: number) => boolean)[];
   listing: Listing | undefined;
   /** The crash that comes when the device has done its count. */
@@ -152,11 +155,14 @@ export function openWorld(setup: Setup, trace: (line: string) => void): World {
 export function attach(world: World, disk: CrashDevice): void {
   world.disk = disk;
   world.faults = faultyDevice(disk);
-  world.guards = [];
+  world.guards = [protectedBlocks(disk, readFsinfo(disk))];
 }
 
 function devicesOf(world: World): BlockDevice {
-  return guardedDevice(world.faults, (vbn) => world.guards.some((guard) => guard(vbn)));
+  return guardedDevice(
+    world.faults,
+    (vbn) => world.guards.some((guard) => guard(vbn)) || world.host?.isReferred(vbn) === true,
+  );
 }
 
 export interface Opened {
@@ -186,9 +192,11 @@ export function show(world: World, { volume, fs }: Opened, version: Version): vo
   world.slots = new Map();
   world.listing = undefined;
   world.inFlight = undefined;
+  world.recovering = undefined;
   world.guards = [protectedBlocks(world.disk, volume.committed)];
   world.host = openHost({
     volume,
+    fs: world.fs,
     device: world.volume.device,
     trace: world.trace,
     onAcknowledged: (number) => acknowledge(world, number),
