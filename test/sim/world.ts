@@ -100,6 +100,8 @@ export interface World {
   /** What the consistency point at the end of a replay holds, while that goes on. */
   recovering: SavedCp | undefined;
   guards: ((vbn: number) => boolean)[];
+  /** Blocks that frames of the log refer to. */
+  isReferred: (vbn: number) => boolean;
   listing: Listing | undefined;
   /** The crash that comes when the device has done its count. */
   armed: Crash | undefined;
@@ -139,6 +141,7 @@ export function openWorld(setup: Setup, trace: (line: string) => void): World {
     acknowledged: 0,
     snapshots: new Map(),
     guards: [],
+    isReferred: () => false,
     inFlight: undefined,
     listing: undefined,
     armed: undefined,
@@ -159,10 +162,7 @@ export function attach(world: World, disk: CrashDevice): void {
 }
 
 function devicesOf(world: World): BlockDevice {
-  return guardedDevice(
-    world.faults,
-    (vbn) => world.guards.some((guard) => guard(vbn)) || world.host?.isReferred(vbn) === true,
-  );
+  return guardedDevice(world.faults, (vbn) => world.guards.some((guard) => guard(vbn)) || world.isReferred(vbn));
 }
 
 export interface Opened {
@@ -214,6 +214,7 @@ export function show(world: World, { volume, fs }: Opened, version: Version): vo
       world.guards = world.guards.slice(-1);
     },
   });
+  world.isReferred = (vbn) => world.host.isReferred(vbn);
 }
 
 export function versionOf(world: World): number {
