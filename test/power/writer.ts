@@ -38,9 +38,13 @@ function say(line: string): void {
   writeSync(1, `${line}\n`);
 }
 
-/** syncfs(2) would do for any other filesystem: the kernel does not tell one in user space of it. */
+/**
+ * syncfs(2) would do for any other filesystem: the kernel does not tell one in user space of it. The command does without the
+ * daemon when that is dead, and then it means nothing here: the mount must have been alive after it.
+ */
 function syncAll(): void {
   execFileSync(process.execPath, [tidemarkPath, "sync", volume], { stdio: "ignore" });
+  fsyncSync(descriptor);
 }
 
 function begin(path: string, state: string): void {
