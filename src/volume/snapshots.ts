@@ -72,6 +72,7 @@ export function restoreSnapshot(state: VolumeState, name: string): void {
     hashSeed: state.committed.hashSeed,
     counters: { usedInodes: record.usedInodes, generationNext },
   });
+  state.log.change(); // so an fsync of what is shown from now on waits for it
   state.log.interrupt();
   state.stateCount += 1;
   state.lineage += 1;

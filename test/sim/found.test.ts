@@ -44,6 +44,18 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
       {"kind":"fault","on":"read","code":"ENOSPC","after":2,"times":3,"at":681}
       {"kind":"do","op":{"kind":"tmpfile","path":"/","slot":3,"excl":false},"at":1230}`,
   },
+  {
+    what: "an fsync after a restore waits for the consistency point that makes the restore durable",
+    history: `
+      {"blockCount":192,"isFilled":false,"cacheBytes":262144,"accessTimes":"relatime"}
+      {"kind":"do","op":{"kind":"mkdir","path":"/quite a long name, as they come with photographs.jpeg","mode":493,"uid":1},"at":2241}
+      {"kind":"snapshot","what":"create","name":"two","at":2695}
+      {"kind":"do","op":{"kind":"mkdir","path":"/z{*255}","mode":1533,"uid":0},"at":2787}
+      {"kind":"fsync","path":"/quite a long name, as they come with photographs.jpeg","wait":true,"at":2834}
+      {"kind":"snapshot","what":"restore","name":"two","at":5817}
+      {"kind":"fsync","path":"/quite a long name, as they come with photographs.jpeg","wait":false,"at":5858}
+      {"kind":"peek","seed":1194592891,"count":1,"at":5867}`,
+  },
 ];
 
 for (const { what, history } of found) test(what, () => void runHistory(decodeHistory(history)));
