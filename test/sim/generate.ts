@@ -32,9 +32,9 @@ export function generator(seed: number): Generator {
     consistencyPoints: pick(random, [2, 20, 20]),
     durability: pick(random, [2, 10, 40]),
     crashes: pick(random, [1, 4, 10]),
-    faults: pick(random, [0, 0, 1, 3]),
+    faults: pick(random, [0, 1, 4]),
     snapshots: pick(random, [0, 3, 10]),
-    sends: isFilled ? 0 : pick(random, [0, 0, 2]),
+    sends: isFilled ? 0 : pick(random, [0, 0, 4]),
   };
   let steps = 0;
   let at = 0;
@@ -93,7 +93,7 @@ function nextAction(random: Random, world: World, mood: Mood): Action {
       () => ({ kind: "send", name: pick(random, snapshots.size > 0 ? [...snapshots.keys()] : SNAPSHOT_NAMES) }),
     ],
     [mood.sends * 3, () => ({ kind: "receive", frames: 1 + below(random, 4), checkpoint: below(random, 2) === 0 })],
-    [mood.sends, () => ({ kind: "cutOther", after: below(random, 12), seed: random.u32() })],
+    [mood.sends * 2, () => ({ kind: "cutOther", after: below(random, 6), seed: random.u32() })],
   ];
   let total = 0;
   for (const [weight] of rows) total += weight;

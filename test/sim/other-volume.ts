@@ -42,6 +42,8 @@ export function openOther(clock: Clock, trace: (line: string) => void): Other {
   let disk: CrashDevice | undefined;
   let transfer: Transfer | undefined;
   let seed = 0;
+  /** Writes and flushes until the power goes. */
+  let left = Number.POSITIVE_INFINITY;
   let transfers = 0;
   let crashes = 0;
   /** What the volume is, as last seen; undefined: there is none. */
@@ -52,7 +54,12 @@ export function openOther(clock: Clock, trace: (line: string) => void): Other {
     get device(): BlockDevice | undefined {
       return shown === undefined ? undefined : disk;
     },
-    prepare: (blockCount) => (disk ??= crashDevice({ random: prng(0), base: memoryDevice(blockCount) })),
+    prepare(blockCount): BlockDevice {
+      if (disk !== undefined) return disk;
+      disk = crashDevice({ random: prng(0), base: memoryDevice(blockCount) });
+      disk.cutAfter(left);
+      return disk;
+    },
   };
 
   /** The newest snapshot that both have, when the other volume stands at it and it is older than the top. */
@@ -65,6 +72,7 @@ export function openOther(clock: Clock, trace: (line: string) => void): Other {
 
   function recover(): void {
     crashes += 1;
+    left = Number.POSITIVE_INFINITY;
     const image = (disk as CrashDevice).crash(prng(seed));
     disk = crashDevice({ random: prng(0), base: image });
     const before = shown;
@@ -131,7 +139,6 @@ export function openOther(clock: Clock, trace: (line: string) => void): Other {
       return crashes;
     },
     send(source, record, digest): void {
-      disk?.cutAfter(Number.POSITIVE_INFINITY);
       const volume = openReadOnly(source);
       const base = baseFor(volume, record);
       if (base === undefined) {
@@ -158,6 +165,7 @@ export function openOther(clock: Clock, trace: (line: string) => void): Other {
     },
     cut(after, with_): void {
       seed = with_;
+      left = after;
       disk?.cutAfter(after);
     },
   };

@@ -8,7 +8,7 @@ import { runAndRecord, runHistory } from "./run.ts";
 import { decodeHistory, encodeHistory, type History } from "./steps.ts";
 import { type Counts, sumOf } from "./world.ts";
 
-const FIXED_RUNS = 100;
+const FIXED_RUNS = 60;
 const FRESH_RUNS = 20;
 
 function runSeeds(first: number, runs: number): Counts {
@@ -28,13 +28,13 @@ test("after a crash at any point the volume is a version that is new enough, wit
   const least: Counts = {
     operations: 60 * FIXED_RUNS,
     crashes: 3 * FIXED_RUNS,
-    again: 10,
+    again: 20,
     peeks: 10 * FIXED_RUNS,
-    consistencyPoints: 10 * FIXED_RUNS,
-    fullAnswers: 40,
-    refusals: 10,
+    consistencyPoints: 5 * FIXED_RUNS,
+    fullAnswers: 20,
+    refusals: 5,
     rotten: 5,
-    transfers: 5,
+    transfers: 2,
     otherCrashes: 1,
   };
   for (const [name, n] of Object.entries(least)) {
