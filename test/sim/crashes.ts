@@ -122,6 +122,8 @@ export function rot(world: World, { seed }: { readonly seed: number }): void {
   const random = prng(seed);
   const image = world.disk.contents();
   const saved = savedOn(world, image);
+  const twin = image.clone();
+  const { model } = verify(world, openOn(world, twin), saved); // with what the change log has
   const fsinfo = readFsinfo(image);
   const isProtected = protectedBlocks(image, fsinfo);
   const lost = new Set<number>();
@@ -139,8 +141,7 @@ export function rot(world: World, { seed }: { readonly seed: number }): void {
     const { findings } = checkVolume(device);
     if (isFound) assert(findings.length > 0, "the check has found no damage");
     const opened = openOn(world, device);
-    const version = world.versions.find(({ number }) => number === saved.version);
-    if (version !== undefined) compareDamaged(opened.fs, version.model);
+    compareDamaged(opened.fs, model);
   } catch (error) {
     if (!isRefusal(error)) throw error;
   }
