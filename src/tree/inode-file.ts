@@ -255,6 +255,8 @@ export function openInodeFile({
   function inodeMap(): Inode {
     const map = get(INODE_MAP_INO);
     if (map === undefined) throw new CorruptionError("the inode map is missing");
+    if (map.tree.sizeBytes % BLOCK_BYTES !== 0)
+      throw new CorruptionError(`the inode map has ${map.tree.sizeBytes} bytes, no whole number of blocks`);
     return map;
   }
 

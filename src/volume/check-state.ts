@@ -169,6 +169,8 @@ export function openStateChecker({
           ino,
         });
     } else if (owner.shrunk && owner.tailBytes > 0 && !is.inline && readData) checkUnchangedTail(owner, is);
+    if (ino === INODE_MAP_INO && is.tree.sizeBytes % BLOCK_BYTES !== 0)
+      report.add("inode-map", `the inode map has ${is.tree.sizeBytes} bytes, no whole number of blocks`, { ino });
     if (ino === ACTIVE_MAP_INO && is.tree.sizeBytes !== regionCount * BLOCK_BYTES) {
       report.add("block-map", `the active map has ${is.tree.sizeBytes} bytes, ${regionCount * BLOCK_BYTES} are right`, {
         ino,

@@ -363,6 +363,12 @@ const damages: readonly (readonly [string, FindingKind, RegExp, (sample: Sample)
     /has generation 0/,
     (v) => v.inode(v.file, (view, at) => set.generation(view, at, 0)),
   ],
+  [
+    "an inode map that ends within a block",
+    "inode-map",
+    /has 255 bytes, no whole number of blocks/,
+    (v) => v.inode(3, (view, at) => view.setUint32(at + rootAt, 255, true)),
+  ],
   ["unknown flags", "inode", /unknown flags/, (v) => v.inode(v.file, (view, at) => set.flags(view, at, 64))],
   [
     "attributes in an inode that has none",
