@@ -115,8 +115,8 @@ function parseSnapshotDirectories(text: string): SnapshotDirectories {
 }
 
 function parseChangeLog(text: string): ChangeLogPlace {
-  if (text === "") throw new UserError("usage", "log= needs a file, or the word internal");
-  return text === "internal" ? { kind: "forget" } : { kind: "file", path: resolve(text) };
+  if (text === "") throw new UserError("usage", "log= needs a file, or the word discard");
+  return text === "discard" ? { kind: "forget" } : { kind: "file", path: resolve(text) };
 }
 
 function parseDurability(text: string): Durability {

@@ -44,7 +44,7 @@ export type MountMode =
 export type Durability = "fsync" | "op";
 /**
  * Where the change log is while the volume is mounted: in the volume, or in a file or block device of its own. "forget":
- * in the volume, and what only another place has is given up.
+ * in the volume, and what only the log has, here or there, is given up.
  */
 export type ChangeLogPlace =
   | { readonly kind: "volume" }

@@ -10,6 +10,7 @@
  * that is under way holds the server thread back.
  */
 import type { MessagePort } from "node:worker_threads";
+import { errorReply, sendReply } from "../fuse/kernel/loop.ts";
 import type { LogFrame } from "../volume/change-log/frames.ts";
 
 export type ToLog =
@@ -26,7 +27,9 @@ export type FromLog =
 /** What both ends share: messages posted and, by the log thread, done; counted around. */
 export const WORD_POSTED = 0;
 export const WORD_DONE = 1;
-export const LINE_WORDS = 2;
+/** Not 0: the log thread is gone, and does nothing more. */
+export const WORD_GONE = 2;
+export const LINE_WORDS = 3;
 
 /** Messages under way: more than there are requests that the kernel has under way at once. */
 const UNDER_WAY_MAX = 1024;
@@ -42,13 +45,17 @@ export function logLine(port: MessagePort, shared: SharedArrayBuffer): LogLine {
   let posted = 0;
 
   function post(message: ToLog): void {
+    if (Atomics.load(words, WORD_GONE) !== 0) {
+      if (message.kind === "reply") sendReply(message.descriptor, errorReply(message.reply));
+      return; // the main thread knows, and answers who waits there
+    }
     port.postMessage(message, message.kind === "frame" ? [message.frame.bytes.buffer] : []);
     posted = (posted + 1) | 0;
     Atomics.store(words, WORD_POSTED, posted);
     Atomics.notify(words, WORD_POSTED);
     for (;;) {
       const done = Atomics.load(words, WORD_DONE);
-      if (((posted - done) | 0) < UNDER_WAY_MAX) return;
+      if (((posted - done) | 0) < UNDER_WAY_MAX || Atomics.load(words, WORD_GONE) !== 0) return;
       Atomics.wait(words, WORD_DONE, done);
     }
   }

@@ -1,7 +1,7 @@
 /** The main thread's end of the log thread: starts it, hears of what is durable for those who wait here, ends it. */
 import { once } from "node:events";
 import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
-import { type FromLog, LINE_WORDS, WORD_POSTED } from "./log-line.ts";
+import { type FromLog, LINE_WORDS, WORD_DONE, WORD_GONE, WORD_POSTED } from "./log-line.ts";
 import type { LogStart } from "./log-thread.ts";
 
 export interface LogLink {
@@ -29,25 +29,35 @@ export function startLog({ blockFile, logFile }: LogFiles, { onDurable, onFailur
     transferList: [forLog, far],
   });
   let isClosing = false;
+  const ended = once(worker, "exit"); // from the start: it may have ended before anybody asks it to
+  ended.catch(() => {});
+  let isFailed = false;
+  const fail = (message: string): void => {
+    if (isFailed || isClosing) return;
+    isFailed = true;
+    onFailure(message);
+  };
   worker.on("message", (message: FromLog) => {
     if (message.kind === "durable") onDurable(message.seq);
-    else onFailure(message.message);
+    else fail(message.message);
   });
-  worker.on("error", (error) => onFailure(`the log thread has ended: ${String(error)}`));
+  worker.on("error", (error) => fail(`the log thread has ended: ${String(error)}`));
   worker.on("exit", () => {
-    if (!isClosing) onFailure("the log thread has ended unexpectedly");
+    const word = new Int32Array(words);
+    Atomics.store(word, WORD_GONE, 1);
+    Atomics.notify(word, WORD_DONE);
+    fail("the log thread has ended unexpectedly");
   });
   return {
     line: { port: forServer, words },
     async close(): Promise<void> {
       if (isClosing) return;
       isClosing = true;
-      const ended = once(worker, "exit");
       near.postMessage("stop", []);
       const word = new Int32Array(words);
       Atomics.add(word, WORD_POSTED, 1);
       Atomics.notify(word, WORD_POSTED);
-      await ended;
+      await ended.catch(() => {}); // told already
       near.close();
     },
   };

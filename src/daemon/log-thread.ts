@@ -49,7 +49,7 @@ function run({ blockFile, logFile, line, last, words: shared }: LogStart): void 
     }
     for (const message of messages) {
       if (message.kind === "reply") {
-        sendReply(message.descriptor, failure === undefined ? message.reply : errorReply(message.reply));
+        answer(message.descriptor, failure === undefined ? message.reply : errorReply(message.reply));
       } else if (message.kind === "tell" && failure === undefined) {
         tell({ kind: "durable", seq: message.seq });
       }
@@ -61,6 +61,15 @@ function run({ blockFile, logFile, line, last, words: shared }: LogStart): void 
   if (files !== undefined) for (const descriptor of Object.values(files)) closeSync(descriptor);
   line.close();
   last.close();
+}
+
+/** A reply that cannot be sent must not keep the others from being sent. */
+function answer(descriptor: number, reply: Uint8Array): void {
+  try {
+    sendReply(descriptor, reply);
+  } catch (error) {
+    tell({ kind: "failed", message: `a reply could not be sent: ${(error as Error).message}` });
+  }
 }
 
 function tell(message: FromLog): void {

@@ -50,6 +50,9 @@ const shape = {
 export type Fsinfo = ValueOf<typeof shape>;
 export const fsinfoRecord: Struct<typeof shape> = struct(BLOCK_BYTES, shape);
 
+/** A million changes a second for a century. */
+const LOG_SEQ_MAX = 2 ** 52;
+
 export const ROLE_ACTIVE = 0;
 export const ROLE_MIRROR = 1;
 
@@ -88,6 +91,7 @@ export function decodeFsinfo(block: Uint8Array): Fsinfo {
   ) {
     throw new CorruptionError(`fsinfo has ${fsinfo.blockCount} blocks, ${fsinfo.reservedBlocks} of them reserved`);
   }
+  if (fsinfo.logSeq > LOG_SEQ_MAX) throw new CorruptionError(`fsinfo has change number ${fsinfo.logSeq}`);
   const { logFirst, logBlocks, logHead, reservedBlocks } = fsinfo;
   if (logFirst < 1 || logFirst + logBlocks !== reservedBlocks - 1 || logHead > logBlocks) {
     throw new CorruptionError(

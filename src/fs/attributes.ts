@@ -137,12 +137,17 @@ function changeAttributes(
   inodes.markDirty(inode);
   const isChown = uid !== undefined || gid !== undefined;
   const isResized = sizeBytes !== undefined && sizeBytes !== inode.tree.sizeBytes;
-  if (isChown || isResized || killPriv === true) dropCapability(inodes, inode);
-  if (mode !== undefined) chmodAccessList(inodes, inode, mode);
-  if (isResized) {
-    setSize(context, inodes, inode, sizeBytes);
-    inode.mtime = now;
+  const { xattrIno } = inode;
+  let isDropped = false;
+  try {
+    isDropped = (isChown || isResized || killPriv === true) && dropCapability(inodes, inode);
+    if (mode !== undefined) chmodAccessList(inodes, inode, mode);
+    if (isResized) setSize(context, inodes, inode, sizeBytes);
+  } catch (error) {
+    if (isDropped || (mode !== undefined && xattrIno !== 0)) context.changes.undescribed();
+    throw error;
   }
+  if (isResized) inode.mtime = now;
   // Nothing below can fail.
   if (mode !== undefined) inode.mode = (inode.mode & S_IFMT) | (mode & MODE_BITS);
   else if ((isChown || killPriv === true) && !isDirectory(inode.mode)) inode.mode = withoutSetId(inode.mode);
@@ -176,7 +181,12 @@ export function truncateAtOpen(context: Context, inodes: InodeFile, inode: Inode
   inodes.reserve(inodesBound(inodes, 1), "delete");
   inodes.markDirty(inode);
   const isDropped = dropCapability(inodes, inode);
-  if (inode.tree.sizeBytes > 0) setSize(context, inodes, inode, 0);
+  try {
+    if (inode.tree.sizeBytes > 0) setSize(context, inodes, inode, 0);
+  } catch (error) {
+    if (isDropped) context.changes.undescribed();
+    throw error;
+  }
   const now = context.clock.now();
   stampChange(inode, now);
   if (isDropped) context.changes.xattrRemoved(inode, CAPABILITY);
@@ -187,9 +197,11 @@ export function truncateAtOpen(context: Context, inodes: InodeFile, inode: Inode
  * A write takes away what lets a program act as somebody else: capabilities always, set-user-id and set-group-id if the
  * writer is an ordinary user. The inode is dirty.
  */
-export function killPrivileges(inodes: InodeFile, inode: Inode, { setId }: { readonly setId: boolean }): void {
-  dropCapability(inodes, inode);
+export function killPrivileges(inodes: InodeFile, inode: Inode, { setId }: { readonly setId: boolean }): boolean {
+  const { mode } = inode;
+  const isDropped = dropCapability(inodes, inode);
   if (setId) inode.mode = withoutSetId(inode.mode);
+  return isDropped || inode.mode !== mode;
 }
 
 /** True: there was one. */

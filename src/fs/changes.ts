@@ -57,8 +57,8 @@ export interface Changes {
   wrote(inode: Inode, offset: number, length: number, killPriv: boolean): void;
   xattrSet(inode: Inode, name: Name, value: Uint8Array, flags: number): void;
   xattrRemoved(inode: Inode, name: Name): void;
-  /** A file without a name has got one. */
-  rescued(): void;
+  /** Something has changed that has no description: a file without a name has got one, or an operation failed half-way. */
+  undescribed(): void;
 }
 
 export interface Made {
@@ -340,7 +340,8 @@ export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRec
       if (inode.linkCount > 0) describe(CHANGE_REMOVE_XATTR, inode, name, "", NO_BYTES);
     },
 
-    rescued(): void {
+    undescribed(): void {
+      if (log.isUnreplayed) return;
       log.change();
       log.interrupt();
     },

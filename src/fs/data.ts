@@ -107,8 +107,13 @@ export function dataOperations(context: Context): DataOperations {
       if (length === 0) return;
       const isAppend = (flags & O_APPEND) !== 0 && !how.fromCache;
       const at = isAppend ? inode.tree.sizeBytes : offset;
-      killWhatWritingKills(inodes, inode, how.killPriv);
-      writeFile(inodes, inode, at, from, fromOffset, length);
+      const isKilled = killWhatWritingKills(inodes, inode, how.killPriv);
+      try {
+        writeFile(inodes, inode, at, from, fromOffset, length);
+      } catch (error) {
+        if (isKilled) changes.undescribed();
+        throw error;
+      }
       stampChange(inode, clock.now());
       changes.wrote(inode, at, length, how.killPriv);
     },
@@ -128,8 +133,13 @@ export function dataOperations(context: Context): DataOperations {
       const inode = states.inode(state, ino);
       checkAllocation(mode, offset, length);
       reserveAllocation(inodes, inode, mode, length);
-      killWhatWritingKills(inodes, inode, how.killPriv);
-      allocate(inodes, inode, mode, offset, length);
+      const isKilled = killWhatWritingKills(inodes, inode, how.killPriv);
+      try {
+        allocate(inodes, inode, mode, offset, length);
+      } catch (error) {
+        if (isKilled) changes.undescribed();
+        throw error;
+      }
       stampChange(inode, clock.now());
       changes.allocated(inode, mode, offset, length, how.killPriv);
     },
@@ -144,16 +154,18 @@ export function dataOperations(context: Context): DataOperations {
       const count = Math.min(length, COPY_BYTES_MAX, sourceInode.tree.sizeBytes - fromOffset);
       if (count <= 0) return 0;
       copyBuffer ??= new Uint8Array(COPY_CHUNK_BYTES);
+      let isKilled = false;
       let done = 0;
       try {
         while (done < count) {
           const some = Math.min(count - done, COPY_CHUNK_BYTES);
           readFile(sourceInodes, sourceInode, fromOffset + done, some, copyBuffer, 0);
-          if (done === 0) killWhatWritingKills(inodes, inode, how.killPriv);
+          if (done === 0) isKilled = killWhatWritingKills(inodes, inode, how.killPriv);
           writeFile(inodes, inode, intoOffset + done, copyBuffer, 0, some);
           done += some;
         }
       } catch (error) {
+        if (done === 0 && isKilled) changes.undescribed();
         if (done === 0) throw error;
         // The rest is asked for again, and fails then.
       }
@@ -221,12 +233,12 @@ function checkNotDoomed(state: State, inode: Inode): void {
   }
 }
 
-/** What writing takes away from a file. Changes nothing when it throws. */
-function killWhatWritingKills(inodes: InodeFile, inode: Inode, setId: boolean): void {
-  if (!setId && inode.xattrIno === 0) return;
+/** What writing takes away from a file. True: it had some of it. Changes nothing when it throws. */
+function killWhatWritingKills(inodes: InodeFile, inode: Inode, setId: boolean): boolean {
+  if (!setId && inode.xattrIno === 0) return false;
   inodes.reserve(inodesBound(inodes, 2), "write");
   inodes.markDirty(inode);
-  killPrivileges(inodes, inode, { setId });
+  return killPrivileges(inodes, inode, { setId });
 }
 
 function checkAllocation(mode: number, offset: number, length: number): void {

@@ -223,7 +223,8 @@ export function placeOf(context: Context, parent: NodeId, name: Name): Place {
   if (name === "." || name === "..") throw new FsError("EEXIST", `${name} is in every directory`);
   if (name.length === 0 || name.includes("/") || name.includes("\0")) throw new FsError("EINVAL", "not a name");
   const place = { state, inodes, inode, file: new DirectoryFile(inodes, inode) };
-  if (name === SNAPSHOTS_NAME && snapshotsShown(context, state) && lookupIn(place, name) === undefined) {
+  const isNew = inodes.births.repeating === undefined; // what is done again was allowed by the options of then
+  if (isNew && name === SNAPSHOTS_NAME && snapshotsShown(context, state) && lookupIn(place, name) === undefined) {
     throw new FsError("EPERM", `${SNAPSHOTS_NAME} holds the snapshots`);
   }
   return place;
@@ -334,7 +335,7 @@ function linkIn(context: Context, place: Place, name: Name, inode: Inode): void 
   inode.ctime = now;
   dir.entryCount += 1;
   stampChange(dir, now);
-  if (isRescue) context.changes.rescued();
+  if (isRescue) context.changes.undescribed();
   else context.changes.linked(inode, dir, name);
 }
 

@@ -36,13 +36,13 @@ import {
   PRESENT_SIZE,
   PRESENT_UID,
 } from "../format/change-record.ts";
-import { FILE_BLOCKS_MAX } from "../format/constants.ts";
+import { FILE_BLOCKS_MAX, FIRST_FREE_INO } from "../format/constants.ts";
 import { adoptBlock, writeFile } from "../tree/file-data.ts";
 import type { Birth, Inode, InodeFile, Repeating } from "../tree/inode-file.ts";
 import type { FoundFrame } from "../volume/change-log/frames.ts";
 import type { Volume } from "../volume/volume.ts";
 import type { AttributeChanges, Caller, FileSystem, Name, NodeId } from "./file-system.ts";
-import { O_WRONLY, S_IFDIR, S_IFLNK, S_IFMT } from "./modes.ts";
+import { isRegular, O_WRONLY, S_IFDIR, S_IFLNK, S_IFMT } from "./modes.ts";
 import type { States } from "./nodes.ts";
 import type { OperationClock } from "./operation-clock.ts";
 
@@ -101,7 +101,7 @@ export function replayLog({ volume, states, clock, fileSystem, reclaimSlice }: R
     } catch (cause) {
       if (!(cause instanceof FsError) && !(cause instanceof CorruptionError)) throw cause;
       throw new CorruptionError(
-        `the changes ${firstSeq} to ${lastSeq} of the change log cannot be repeated: ${cause.message}`,
+        `the changes ${firstSeq} to ${lastSeq} of the change log cannot be repeated: ${cause.message}; to give up what only the log has: -o log=discard`,
         { cause },
       );
     }
@@ -192,6 +192,7 @@ function applyExtent(volume: Volume, states: States, inodes: InodeFile, { record
   if (inode === undefined || inode.generation !== generation) {
     throw new CorruptionError(`inode ${ino} of generation ${generation}, which has contents, is not there`);
   }
+  if (ino < FIRST_FREE_INO || !isRegular(inode.mode)) throw new CorruptionError(`inode ${ino} is no file of contents`);
   if (vbn === 0) {
     checkWithin(inode, index * BLOCK_BYTES + data.length);
     writeFile(inodes, inode, index * BLOCK_BYTES, data, 0, data.length);
@@ -222,6 +223,9 @@ export function parseFrame({ header, payload }: Pick<FoundFrame, "header" | "pay
   const changes: Change[] = [];
   for (let i = 0; i < header.changeCount; i++) {
     const record = changeRecord.decode(view, take(changeRecord.size));
+    for (const time of [record.at, record.atime, record.mtime, record.ctime]) {
+      if (time.nanoseconds >= 1e9) throw new CorruptionError(`a time with ${time.nanoseconds} nanoseconds`);
+    }
     const births: Birth[] = [];
     for (let b = 0; b < record.birthCount; b++) births.push(birthRecord.decode(view, take(birthRecord.size)));
     const bytesOf = (length: number): Uint8Array => payload.subarray(take(length), at);

@@ -10,7 +10,7 @@
  */
 import { BLOCK_BYTES } from "../core/block.ts";
 import { checksum } from "../core/checksum.ts";
-import { FsError } from "../core/errors.ts";
+import { CorruptionError, FsError } from "../core/errors.ts";
 import { blockPointer } from "../format/block-pointer.ts";
 import { FILE_BYTES_MAX, INLINE_BYTES_MAX, POINTER_BYTES, POINTERS_PER_BLOCK } from "../format/constants.ts";
 import { type BlockStore, type CachedBlock, mismatch } from "./block-store.ts";
@@ -327,7 +327,7 @@ export function resizeFile(inodes: InodeFile, inode: Inode, sizeBytes: number): 
     else moveOutOfInode(store, inode);
   } else if (shorter) {
     const within = sizeBytes % BLOCK_BYTES;
-    if (within !== 0) zeroWithin(store, tree, Math.floor(sizeBytes / BLOCK_BYTES), within, BLOCK_BYTES);
+    if (within !== 0) zeroWithin(inodes, tree, Math.floor(sizeBytes / BLOCK_BYTES), within, BLOCK_BYTES);
     freeBlocks(store, tree, Math.ceil(sizeBytes / BLOCK_BYTES), Number.POSITIVE_INFINITY);
   }
   tree.sizeBytes = sizeBytes;
@@ -369,10 +369,10 @@ export function punchHole(inodes: InodeFile, inode: Inode, offset: number, lengt
     const last = Math.floor(end / BLOCK_BYTES);
     const startWithin = offset % BLOCK_BYTES;
     const endWithin = end % BLOCK_BYTES;
-    if (first === last) zeroWithin(store, tree, first, startWithin, endWithin);
+    if (first === last) zeroWithin(inodes, tree, first, startWithin, endWithin);
     else {
-      if (startWithin !== 0) zeroWithin(store, tree, first, startWithin, BLOCK_BYTES);
-      if (endWithin !== 0) zeroWithin(store, tree, last, 0, endWithin);
+      if (startWithin !== 0) zeroWithin(inodes, tree, first, startWithin, BLOCK_BYTES);
+      if (endWithin !== 0) zeroWithin(inodes, tree, last, 0, endWithin);
       const wholeFirst = startWithin === 0 ? first : first + 1;
       if (wholeFirst < last) {
         freeBlocks(store, tree, wholeFirst, last);
@@ -382,14 +382,22 @@ export function punchHole(inodes: InodeFile, inode: Inode, offset: number, lengt
   }
 }
 
-/** Zeroes bytes of one block, if there is such a block. */
-function zeroWithin(store: BlockStore, tree: BlockTree, index: number, start: number, end: number): void {
+/**
+ * Zeroes bytes of one block, if there is such a block. What is being repeated succeeded then, so a block that does not verify
+ * had been replaced before: what it was replaced by comes with the contents of the frame.
+ */
+function zeroWithin({ store, births }: InodeFile, tree: BlockTree, index: number, start: number, end: number): void {
   if (start >= end || index >= capacity(tree.height)) return;
   if (tree.dirtyData?.has(index) !== true) {
     const found = nextDataBlock(store, tree, index);
     if (found !== index) return;
   }
-  dirtyDataAt(store, tree, index, true).bytes.fill(0, start, end);
+  try {
+    dirtyDataAt(store, tree, index, true).bytes.fill(0, start, end);
+  } catch (error) {
+    if (births.repeating === undefined || !(error instanceof CorruptionError)) throw error;
+    dirtyDataAt(store, tree, index, false).words.fill(0);
+  }
 }
 
 /** Offset of the next byte of data, or of the next hole, from `offset` on; undefined: none before the end of the file. */

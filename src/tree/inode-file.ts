@@ -262,7 +262,10 @@ export function openInodeFile({
 
   function reserve(blocks: number, purpose: Purpose): void {
     assert(store.space !== undefined, "space of a read-only state");
-    store.space.reserve(blocks + MARK_DIRTY_BLOCKS, births.repeating === undefined ? purpose : "delete");
+    // What is done again had the space then. It does not ask for what it would only have wanted to be there: what was written
+    // since is withheld already. What it does use is asked for block by block, by the allocator.
+    if (births.repeating === undefined) store.space.reserve(blocks + MARK_DIRTY_BLOCKS, purpose);
+    else store.space.reserve(0, "cp");
   }
 
   return {

@@ -57,14 +57,15 @@ function checkLogDevice({ logDevice, forgetLog = false }: VolumeOptions, { logUu
   throw new UserError(
     "mismatch",
     `the volume was not unmounted, and its change log is in a file of its own, with identity ${formatUuid(logUuid)}`,
-    "mount it with that file: -o log=FILE; if that is lost, with -o log=internal, which gives up what only the file had",
+    "mount it with that file: -o log=FILE; if that is lost, with -o log=discard, which gives up what only the file had",
   );
 }
 
 /** Where the frames are that belong behind this fsinfo. */
 function logLocationOf({ device, logDevice, forgetLog = false }: VolumeOptions, fsinfo: Fsinfo): LogLocation {
+  if (forgetLog) return { device, place: { ...fsinfo, logBlocks: 0 } };
   if (sameBytes(fsinfo.logUuid, OWN_DEVICE)) return { device, place: fsinfo };
-  if (forgetLog || logDevice === undefined) return { device, place: { ...fsinfo, logBlocks: 0 } };
+  if (logDevice === undefined) return { device, place: { ...fsinfo, logBlocks: 0 } };
   const place = { ...fsinfo, logFirst: 1, logBlocks: logDevice.device.blockCount - 1 };
   return { device: logDevice.device, place };
 }

@@ -22,7 +22,7 @@ export interface VolumeOptions {
   readonly evenMirror?: boolean;
   /** Where the change log is from now on. Default: in the volume's reserved area. */
   readonly logDevice?: LogDevice | undefined;
-  /** What only a log on another device has is given up. Default: false. */
+  /** What only the log has, wherever it is, is given up. Default: false. */
   readonly forgetLog?: boolean;
   /** Bound of the cache of clean blocks, in bytes. */
   readonly cacheBytesMax?: number;

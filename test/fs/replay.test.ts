@@ -4,11 +4,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { manualClock } from "../../src/core/clock.ts";
-import { CorruptionError, UserError } from "../../src/core/errors.ts";
+import { CorruptionError, FsError, UserError } from "../../src/core/errors.ts";
 import { prng } from "../../src/core/prng.ts";
-import { logFrameHeader } from "../../src/format/change-record.ts";
+import { changeRecord, extentRecord, logFrameHeader } from "../../src/format/change-record.ts";
 import { openFileSystem } from "../../src/fs/active.ts";
 import { ROOT_NODE } from "../../src/fs/file-system.ts";
+import { vbnAt } from "../../src/tree/block-tree.ts";
 import { type LogFrame, sealFrame, writeFrame } from "../../src/volume/change-log/frames.ts";
 import { checkVolume } from "../../src/volume/check.ts";
 import { createVolume } from "../../src/volume/create.ts";
@@ -31,6 +32,7 @@ import {
   readAll,
   type Slots,
   tick,
+  withOpen,
   writeAt,
 } from "../support/fs-paths.ts";
 import { applyToModel, emptyModel, type Operation } from "../support/model-fs.ts";
@@ -371,4 +373,112 @@ test("a log on a device of its own is replayed from there, and the volume does n
   const inside = open({});
   entryAt(openFileSystem({ volume: inside, clock }), "/third");
   assert.equal(inside.log.isUnreplayed, false, "a volume that was unmounted needs no log");
+});
+
+const MIB = 1 << 20;
+
+test("space that was asked for, and then written, is not asked for again", () => {
+  const bench = openBench();
+  putFile(bench.fs, "/database");
+  withOpen(bench.fs, "/database", 2, (handle) => {
+    bench.fs.allocate(handle, 0, 0, 34 * MIB); // more than half of the volume
+    bench.fs.allocate(handle, 16, 0, 20 * MIB);
+  });
+  for (let at = 0; at < 34; at++) writeAt(bench.fs, "/database", at * MIB, new Uint8Array(MIB).fill(at));
+  sync(bench);
+  assert.deepEqual(readAll(recovered(bench).fs, "/database"), readAll(bench.fs, "/database"));
+});
+
+test("an operation that has failed after it took privileges away is durable by a consistency point only", () => {
+  const beyond = 2 ** 60;
+  const failing: readonly ((bench: Bench) => unknown)[] = [
+    ({ fs }) => fs.setAttributes(nodeAt(fs, "/program"), { sizeBytes: beyond }, ROOT),
+    ({ fs }) => writeAt(fs, "/program", beyond, new Uint8Array(1)),
+    ({ fs }) => writeAt(fs, "/program", 0, new Uint8Array(40 * MIB)),
+    ({ fs }) =>
+      withOpen(fs, "/program", 2, (handle) =>
+        fs.write(handle, beyond, new Uint8Array(1), 0, 1, { fromCache: false, killPriv: true }),
+      ),
+  ];
+  for (const fails of failing) {
+    const bench = openBench(4096);
+    putFile(bench.fs, "/program", "#!", 0o4755);
+    bench.fs.setXattr(nodeAt(bench.fs, "/program"), asName("security.capability"), new Uint8Array(20), 0);
+    bench.volume.takeCp("sync");
+    assert.throws(() => fails(bench), FsError);
+    putFile(bench.fs, "/new", "may have the number of what is gone");
+    assert.equal(sync(bench), undefined);
+    bench.volume.takeCp("fsync");
+    putFile(bench.fs, "/more");
+    sync(bench);
+    const after = recovered(bench);
+    entryAt(after.fs, "/new");
+    assert.equal(entryAt(after.fs, "/program").attributes.mode, entryAt(bench.fs, "/program").attributes.mode);
+  }
+});
+
+test("what an earlier mount allowed is done again, whatever the present one would say", () => {
+  const bench = openBench(4096);
+  const { volume, clock } = bench;
+  const fs = forgetful(openFileSystem({ volume, clock, snapshotDirectories: "none" }));
+  makeDir(fs, "/.snapshot");
+  makeDir(fs, "/.snapshot/below");
+  sync({ ...bench, fs });
+  entryAt(recovered(bench).fs, "/.snapshot/below");
+});
+
+test("a block that had rotted and was replaced is not read by a replay", () => {
+  for (const how of ["truncate", "punch"]) {
+    const bench = openBench(4096);
+    const { fs, volume, device } = bench;
+    putFile(fs, "/file", new Uint8Array(40_000).fill(1));
+    volume.takeCp("sync");
+    const inode = volume.active.get(entryAt(fs, "/file").attributes.ino);
+    assert(inode !== undefined);
+    device.corrupt(vbnAt(volume.active.store, inode.tree, 1) * BLOCK_BYTES);
+    writeAt(fs, "/file", BLOCK_BYTES, new Uint8Array(BLOCK_BYTES).fill(2));
+    if (how === "truncate") fs.setAttributes(nodeAt(fs, "/file"), { sizeBytes: 5000 }, ROOT);
+    else withOpen(fs, "/file", 2, (handle) => fs.allocate(handle, 3, 5000, 100));
+    sync(bench);
+    assert.deepEqual(readAll(recovered(bench).fs, "/file"), readAll(fs, "/file"));
+  }
+});
+
+test("an extent of what is no file of the user is refused", () => {
+  for (const ino of [1, 2, 3, 4]) {
+    const bench = openBench(4096);
+    putFile(bench.fs, "/file", new Uint8Array(3000).fill(1));
+    const frame = sync(bench);
+    assert(frame !== undefined);
+    const view = new DataView(frame.bytes.buffer);
+    const header = logFrameHeader.decode(view, 0);
+    const at = logFrameHeader.size + header.payloadBytes - 3000 - extentRecord.size;
+    extentRecord.set.ino(view, at, ino);
+    extentRecord.set.generation(view, at, 0);
+    sealFrame(frame.bytes, header);
+    bench.device.write(frame.vbn, frame.bytes.length / BLOCK_BYTES, frame.bytes, 0);
+    const volume = openVolume({ device: bench.device, clock: bench.clock, random: prng(1), writable: true });
+    assert.throws(() => openFileSystem({ volume, clock: bench.clock }), CorruptionError);
+  }
+});
+
+test("what cannot be replayed can be given up, and then only", () => {
+  const bench = openBench(4096);
+  const { device, clock } = bench;
+  putFile(bench.fs, "/kept");
+  bench.volume.takeCp("sync");
+  putFile(bench.fs, "/lost");
+  const frame = sync(bench);
+  assert(frame !== undefined);
+  changeRecord.set.kind(new DataView(frame.bytes.buffer), logFrameHeader.size, 99);
+  sealFrame(frame.bytes, logFrameHeader.decode(new DataView(frame.bytes.buffer), 0));
+  device.write(frame.vbn, frame.bytes.length / BLOCK_BYTES, frame.bytes, 0);
+  const open = (forgetLog: boolean): Bench["fs"] => {
+    const volume = openVolume({ device, clock, random: prng(1), writable: true, forgetLog });
+    return forgetful(openFileSystem({ volume, clock }));
+  };
+  assert.throws(() => open(false), /-o log=discard/);
+  const fs = open(true);
+  entryAt(fs, "/kept");
+  assert.throws(() => entryAt(fs, "/lost"), { code: "ENOENT" });
 });

@@ -43,6 +43,8 @@ export interface LogLocation {
   readonly place: LogPlace;
 }
 
+/** More than are made between two frames; and all numbers stay far below 2^53. */
+const FRAME_CHANGES_MAX = 2 ** 40;
 const CHECKSUM_END = logFrameHeader.offset.checksum + 4;
 
 /** Writes the header and the checksum of a frame whose payload stands behind the place of the header. */
@@ -95,9 +97,8 @@ function frameAt(device: BlockDevice, place: LogPlace, offset: number, seq: numb
   device.read(logFirst + offset, 1, first, 0);
   const header = logFrameHeader.decode(new DataView(first.buffer), 0);
   if (header.magic !== LOG_FRAME_MAGIC || !sameBytes(header.nonce, logNonce)) return undefined;
-  if (header.firstSeq !== seq + 1 || header.lastSeq < header.firstSeq || !Number.isSafeInteger(header.lastSeq)) {
-    return undefined;
-  }
+  if (header.firstSeq !== seq + 1 || header.lastSeq < header.firstSeq) return undefined;
+  if (header.lastSeq - header.firstSeq >= FRAME_CHANGES_MAX) return undefined;
   const blocks = frameBlocks(header.payloadBytes);
   if (blocks > LOG_FRAME_BLOCKS_MAX || offset + blocks > logBlocks) return undefined;
   const bytes = new Uint8Array(blocks * BLOCK_BYTES);
