@@ -12,68 +12,40 @@
  * for what was deleted lately. Then it handles the progress of consistency points and nothing else: commands, which may
  * replace the very state that the request is about, wait until it is answered.
  *
+ * What must be durable is in server-durable.ts, memory and space in server-space.ts.
+ *
  * The end: the kernel says that the mount is gone, or the main thread that it is cut off; a last consistency point is
  * taken, the volume is closed.
  */
 import { fstatSync } from "node:fs";
 import { workerData } from "node:worker_threads";
 import type { Clock } from "../core/clock.ts";
-import { type FsError, UserError } from "../core/errors.ts";
-import { assertNever, type ChangeSeq, changeSeq } from "../core/numbers.ts";
+import { UserError } from "../core/errors.ts";
+import { assertNever } from "../core/numbers.ts";
 import { openFileDevice } from "../device/file-device.ts";
-import { type OpenFileSystem, openFileSystem } from "../fs/active.ts";
-import { type DurableAt, type Name, ROOT_NODE } from "../fs/file-system.ts";
+import { openFileSystem } from "../fs/active.ts";
+import { type Name, ROOT_NODE } from "../fs/file-system.ts";
 import { serve } from "../fuse/kernel/loop.ts";
 import type { PathRequest } from "../fuse/native/path-request.ts";
 import { type PathServer, pathServer } from "../fuse/native/path-server.ts";
-import type { LogFrame } from "../volume/change-log/frames.ts";
 import { readFsinfo } from "../volume/fsinfo-copies.ts";
 import { openVolume } from "../volume/open.ts";
-import type { CpCause, Volume } from "../volume/volume.ts";
-import { type CpTurns, cpTurns } from "./cp-turns.ts";
-import { type Gate, gate } from "./gate.ts";
-import { type Inbox, openInbox } from "./inbox.ts";
+import type { Volume } from "../volume/volume.ts";
+import { cpTurns } from "./cp-turns.ts";
+import { gate } from "./gate.ts";
+import { openInbox } from "./inbox.ts";
 import { openLogFile } from "./log-file.ts";
-import { type LogLine, logLine } from "./log-line.ts";
+import { logLine } from "./log-line.ts";
 import { plainError } from "./plain-error.ts";
-import { fullText, spaceOf } from "./space-holders.ts";
+import { hold, lastChange, makeDurable, writeLog } from "./server-durable.ts";
+import { balance, ease, fullNotes, makeSpace, offerToGoOn, reclaim, settle, wantEased } from "./server-space.ts";
+import type { Server } from "./server-state.ts";
 import { systemClock, systemRandom } from "./system.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
 import { causeOf, performVerb, type VolumeRequest } from "./volume-verbs.ts";
 
-/** What the thread holds while it lives. */
-interface Server {
-  readonly volume: Volume;
-  readonly fileSystem: OpenFileSystem;
-  readonly turns: CpTurns;
-  readonly gate: Gate;
-  readonly inbox: Inbox;
-  /** To the log thread; undefined: the volume is not written to. */
-  readonly line: LogLine | undefined;
-  /** With durability "op": what the reply to the request just handled must wait for. */
-  readonly holdAll: (() => DurableAt) | undefined;
-  readonly dirtyBytesMax: number;
-  /** Changes in memory from which data is written ahead of the next consistency point, with each request. */
-  relieveAtBytes: number;
-  /** A consistency point that will be frozen when the data that it has to write has been written, slice by slice. */
-  easing: { readonly cause: CpCause; slicesLeft: number } | undefined;
-  /** The main thread was told that there is something to go on with, and has not answered yet. */
-  isUnfinished: boolean;
-  readonly send: (message: FromServer) => void;
-}
-
-/** Between two lines in the log about a volume that is full. */
-const FULL_NOTE_MS = 60_000;
-
 /** Asks the loop to handle a request that it has handed out. */
 type Again = (request: Uint8Array) => void;
-
-/** Changes that come on top of a full measure are looked through so many times. */
-const RELIEF_STEPS = 16;
-/** Data written in one go before a consistency point that nobody waits for: 1 MiB. Requests come between. */
-const EASE_BLOCKS = 256;
-/** Who goes on writing as fast does not put the consistency point off for longer than this. */
-const EASE_SLICES_MAX = 512;
 
 run(workerData as ServerStart);
 
@@ -234,149 +206,9 @@ function answerPath(server: Server, paths: PathServer, id: number, request: Path
   const durableAt = asked === 0 && server.holdAll !== undefined ? server.holdAll() : asked;
   server.send({ kind: "answered", id, durableAt, reply });
   if (bug !== undefined) throw bug;
-  if (durableAt !== 0) {
-    if (writeLog(server)) {
-      server.line?.answer({ kind: "tell", seq: durableAt });
-      makeRoomInLog(server);
-    } else wantDurable(server, durableAt);
-  }
+  if (durableAt !== 0) makeDurable(server, durableAt);
   balance(server);
   offerToGoOn(server);
-}
-
-/** The reply waits at the log thread, behind a frame; or at the main thread, for a consistency point, which is asked for. */
-function hold(server: Server, seq: ChangeSeq, descriptor: number, reply: Uint8Array): void {
-  if (writeLog(server)) {
-    server.line?.answer({ kind: "reply", descriptor, reply });
-    makeRoomInLog(server);
-    return;
-  }
-  server.send({ kind: "held", durableAt: seq, reply });
-  wantDurable(server, seq);
-}
-
-/** True: all changes so far are in frames, and these on their way. False: they need a consistency point. */
-function writeLog({ volume, fileSystem, turns, line }: Server): boolean {
-  if (line === undefined || !volume.log.isOpen || turns.state.phase === "failed") return false;
-  let frame: LogFrame | undefined;
-  try {
-    frame = fileSystem.logFrame();
-  } catch (error) {
-    turns.fail(`the change log could not be written: ${plainError(error).message}`);
-    return false;
-  }
-  if (!volume.log.isOpen) return false;
-  if (frame !== undefined) line.write(frame);
-  return true;
-}
-
-function makeRoomInLog({ volume, turns }: Server): void {
-  if (volume.log.isHalfFull && turns.state.phase === "idle") turns.want("log");
-}
-
-function wantDurable({ volume, turns }: Server, seq: ChangeSeq): void {
-  const { state } = turns;
-  if (state.phase === "flushing" && state.cp.logSeq >= seq) return;
-  if (volume.committed.logSeq < seq) turns.want("fsync");
-}
-
-/** The last change, once for each: what a reply waits for when every change must be durable before its reply. */
-function lastChange(volume: Volume): () => DurableAt {
-  let seen = volume.log.seq;
-  return () => {
-    const { seq } = volume.log;
-    if (seq === seen) return 0;
-    seen = seq;
-    return changeSeq(seq);
-  };
-}
-
-/**
- * Keeps the changes in memory within their bound. While a consistency point is in flight, data goes to its final
- * blocks ahead of the next one; what is left are changes of metadata, and those wait.
- */
-function balance(server: Server): void {
-  const { volume, turns, dirtyBytesMax } = server;
-  if (volume.dirtyBytes < dirtyBytesMax) {
-    server.relieveAtBytes = dirtyBytesMax;
-    return;
-  }
-  if (turns.state.phase === "failed") return;
-  wantEased(server, "dirty");
-  if (volume.dirtyBytes < server.relieveAtBytes) return;
-  // It looks at every changed inode: where no data is left, not again before there is something to gain.
-  if (!relieveSlice(server)) server.relieveAtBytes = volume.dirtyBytes + dirtyBytesMax / RELIEF_STEPS;
-  if (volume.dirtyBytes < 2 * dirtyBytesMax) return;
-  turns.want("dirty");
-  while (volume.dirtyBytes >= 2 * dirtyBytesMax && turns.state.phase === "flushing") waitForMain(server);
-}
-
-/** A consistency point that nobody waits for: what it would have to write at once is written before, in slices. */
-function wantEased(server: Server, cause: CpCause): void {
-  if (server.easing !== undefined || server.turns.state.phase === "failed") return;
-  server.easing = { cause, slicesLeft: EASE_SLICES_MAX };
-  ease(server);
-}
-
-function ease(server: Server): void {
-  const { easing, turns, volume } = server;
-  if (easing === undefined) return;
-  if (turns.state.phase !== "failed" && relieveSlice(server) && easing.slicesLeft > 0) {
-    easing.slicesLeft -= 1;
-    offerToGoOn(server);
-    return;
-  }
-  server.easing = undefined;
-  if (volume.dirty) turns.want(easing.cause);
-}
-
-/** True: data is left. */
-function relieveSlice({ volume, turns }: Server): boolean {
-  try {
-    return volume.relieve({ blocksMax: EASE_BLOCKS });
-  } catch (error) {
-    turns.fail(`changes could not be written: ${plainError(error).message}`);
-    return false;
-  }
-}
-
-/** Blocks freed since the last consistency point can be used after the next. False: that would be nothing. */
-function makeSpace(server: Server): boolean {
-  const { volume, turns, fileSystem } = server;
-  if (turns.state.phase === "failed") return false;
-  if (fileSystem.doomedCount > 0) reclaim(server);
-  if (volume.frozenBlocks === 0) return false;
-  settle(server);
-  turns.want("space");
-  settle(server);
-  return turns.state.phase === "idle";
-}
-
-/** Tells of a full volume, and of what holds its space, now and then. */
-function fullNotes(volume: Volume, send: (message: FromServer) => void): (error: FsError) => void {
-  let lastMs = Number.NEGATIVE_INFINITY;
-  return (error) => {
-    const nowMs = performance.now();
-    if (nowMs - lastMs < FULL_NOTE_MS) return;
-    lastMs = nowMs;
-    const isHost = error.cause !== undefined;
-    send({
-      kind: "log",
-      message: isHost ? `the disk of the host is full: ${error.message}` : fullText(spaceOf(volume)),
-    });
-  };
-}
-
-/** Waits until no consistency point is in flight or wanted. */
-function settle(server: Server): void {
-  while (server.turns.state.phase === "flushing") waitForMain(server);
-}
-
-/** In the middle of a request: what concerns consistency points is handled, everything else is put off. */
-function waitForMain(server: Server): void {
-  const message = server.inbox.wait();
-  if (message.kind === "committed" || message.kind === "failed") receive(server, message, () => {});
-  else server.inbox.putOff(message);
 }
 
 /** A last consistency point, and the end. */
@@ -436,25 +268,6 @@ function receive(server: Server, message: ToServer, again: Again): void {
       return; // only before the mount or in its place, where they are taken out
     default:
       assertNever(message);
-  }
-}
-
-/**
- * Large files that were deleted are freed, and data is written ahead of a consistency point, when the main thread finds the
- * time: so requests come between.
- */
-function offerToGoOn(server: Server): void {
-  const isMore = server.fileSystem.doomedCount > 0 || server.easing !== undefined;
-  if (!isMore || server.isUnfinished || server.turns.state.phase === "failed") return;
-  server.isUnfinished = true;
-  server.send({ kind: "unfinished" });
-}
-
-function reclaim({ fileSystem, send }: Server): void {
-  try {
-    fileSystem.reclaimSlice();
-  } catch (error) {
-    send({ kind: "log", message: `cannot free a deleted file: ${plainError(error).message}` });
   }
 }
 

@@ -1,0 +1,67 @@
+/**
+ * What must be durable before its reply goes out: the server thread's side of it. A frame of the change log is the way,
+ * a consistency point the other one, where the log cannot take what has changed.
+ */
+import { type ChangeSeq, changeSeq } from "../core/numbers.ts";
+import type { DurableAt } from "../fs/file-system.ts";
+import type { LogFrame } from "../volume/change-log/frames.ts";
+import type { Volume } from "../volume/volume.ts";
+import { plainError } from "./plain-error.ts";
+import type { Server } from "./server-state.ts";
+
+/** The reply waits at the log thread, behind a frame; or at the main thread, for a consistency point, which is asked for. */
+export function hold(server: Server, seq: ChangeSeq, descriptor: number, reply: Uint8Array): void {
+  if (writeLog(server)) {
+    server.line?.answer({ kind: "reply", descriptor, reply });
+    makeRoomInLog(server);
+    return;
+  }
+  server.send({ kind: "held", durableAt: seq, reply });
+  wantDurable(server, seq);
+}
+
+/** True: all changes so far are in frames, and these on their way. False: they need a consistency point. */
+export function writeLog({ volume, fileSystem, turns, line }: Server): boolean {
+  if (line === undefined || !volume.log.isOpen || turns.state.phase === "failed") return false;
+  let frame: LogFrame | undefined;
+  try {
+    frame = fileSystem.logFrame();
+  } catch (error) {
+    turns.fail(`the change log could not be written: ${plainError(error).message}`);
+    return false;
+  }
+  if (!volume.log.isOpen) return false;
+  if (frame !== undefined) line.write(frame);
+  return true;
+}
+
+/** The same for a reply that waits at the main thread already. */
+export function makeDurable(server: Server, seq: ChangeSeq): void {
+  if (!writeLog(server)) {
+    wantDurable(server, seq);
+    return;
+  }
+  server.line?.answer({ kind: "tell", seq });
+  makeRoomInLog(server);
+}
+
+function makeRoomInLog({ volume, turns }: Server): void {
+  if (volume.log.isHalfFull && turns.state.phase === "idle") turns.want("log");
+}
+
+function wantDurable({ volume, turns }: Server, seq: ChangeSeq): void {
+  const { state } = turns;
+  if (state.phase === "flushing" && state.cp.logSeq >= seq) return;
+  if (volume.committed.logSeq < seq) turns.want("fsync");
+}
+
+/** The last change, once for each: what a reply waits for when every change must be durable before its reply. */
+export function lastChange(volume: Volume): () => DurableAt {
+  let seen = volume.log.seq;
+  return () => {
+    const { seq } = volume.log;
+    if (seq === seen) return 0;
+    seen = seq;
+    return changeSeq(seq);
+  };
+}

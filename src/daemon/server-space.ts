@@ -1,0 +1,128 @@
+/**
+ * Memory and space, the server thread's share: changes stay within their bound, a full volume is given a chance, and what
+ * is large is done in slices, so that no request waits for all of it.
+ */
+import type { FsError } from "../core/errors.ts";
+import type { CpCause, Volume } from "../volume/volume.ts";
+import { plainError } from "./plain-error.ts";
+import type { Server } from "./server-state.ts";
+import { fullText, spaceOf } from "./space-holders.ts";
+import type { FromServer } from "./thread-messages.ts";
+
+/** Between two lines in the log about a volume that is full. */
+const FULL_NOTE_MS = 60_000;
+
+/** Changes that come on top of a full measure are looked through so many times. */
+const RELIEF_STEPS = 16;
+/** Data written in one go before a consistency point that nobody waits for: 1 MiB. Requests come between. */
+const EASE_BLOCKS = 256;
+/** Who goes on writing as fast does not put the consistency point off for longer than this. */
+const EASE_SLICES_MAX = 512;
+
+/**
+ * Keeps the changes in memory within their bound. While a consistency point is in flight, data goes to its final
+ * blocks ahead of the next one; what is left are changes of metadata, and those wait.
+ */
+export function balance(server: Server): void {
+  const { volume, turns, dirtyBytesMax } = server;
+  if (volume.dirtyBytes < dirtyBytesMax) {
+    server.relieveAtBytes = dirtyBytesMax;
+    return;
+  }
+  if (turns.state.phase === "failed") return;
+  wantEased(server, "dirty");
+  if (volume.dirtyBytes < server.relieveAtBytes) return;
+  // It looks at every changed inode: where no data is left, not again before there is something to gain.
+  if (!relieveSlice(server)) server.relieveAtBytes = volume.dirtyBytes + dirtyBytesMax / RELIEF_STEPS;
+  if (volume.dirtyBytes < 2 * dirtyBytesMax) return;
+  turns.want("dirty");
+  while (volume.dirtyBytes >= 2 * dirtyBytesMax && turns.state.phase === "flushing") waitForMain(server);
+}
+
+/** A consistency point that nobody waits for: what it would have to write at once is written before, in slices. */
+export function wantEased(server: Server, cause: CpCause): void {
+  if (server.easing !== undefined || server.turns.state.phase === "failed") return;
+  server.easing = { cause, slicesLeft: EASE_SLICES_MAX };
+  ease(server);
+}
+
+export function ease(server: Server): void {
+  const { easing, turns, volume } = server;
+  if (easing === undefined) return;
+  if (turns.state.phase !== "failed" && relieveSlice(server) && easing.slicesLeft > 0) {
+    easing.slicesLeft -= 1;
+    offerToGoOn(server);
+    return;
+  }
+  server.easing = undefined;
+  if (volume.dirty) turns.want(easing.cause);
+}
+
+/** True: data is left. */
+function relieveSlice({ volume, turns }: Server): boolean {
+  try {
+    return volume.relieve({ blocksMax: EASE_BLOCKS });
+  } catch (error) {
+    turns.fail(`changes could not be written: ${plainError(error).message}`);
+    return false;
+  }
+}
+
+/** Blocks freed since the last consistency point can be used after the next. False: that would be nothing. */
+export function makeSpace(server: Server): boolean {
+  const { volume, turns, fileSystem } = server;
+  if (turns.state.phase === "failed") return false;
+  if (fileSystem.doomedCount > 0) reclaim(server);
+  if (volume.frozenBlocks === 0) return false;
+  settle(server);
+  turns.want("space");
+  settle(server);
+  return turns.state.phase === "idle";
+}
+
+/** Tells of a full volume, and of what holds its space, now and then. */
+export function fullNotes(volume: Volume, send: (message: FromServer) => void): (error: FsError) => void {
+  let lastMs = Number.NEGATIVE_INFINITY;
+  return (error) => {
+    const nowMs = performance.now();
+    if (nowMs - lastMs < FULL_NOTE_MS) return;
+    lastMs = nowMs;
+    const isHost = error.cause !== undefined;
+    send({
+      kind: "log",
+      message: isHost ? `the disk of the host is full: ${error.message}` : fullText(spaceOf(volume)),
+    });
+  };
+}
+
+/** Waits until no consistency point is in flight or wanted. */
+export function settle(server: Server): void {
+  while (server.turns.state.phase === "flushing") waitForMain(server);
+}
+
+/** In the middle of a request: what concerns consistency points is handled, everything else is put off. */
+function waitForMain(server: Server): void {
+  const message = server.inbox.wait();
+  if (message.kind === "committed") server.turns.committed(message.cpCount);
+  else if (message.kind === "failed") server.turns.fail(message.message);
+  else server.inbox.putOff(message);
+}
+
+/**
+ * Large files that were deleted are freed, and data is written ahead of a consistency point, when the main thread finds the
+ * time: so requests come between.
+ */
+export function offerToGoOn(server: Server): void {
+  const isMore = server.fileSystem.doomedCount > 0 || server.easing !== undefined;
+  if (!isMore || server.isUnfinished || server.turns.state.phase === "failed") return;
+  server.isUnfinished = true;
+  server.send({ kind: "unfinished" });
+}
+
+export function reclaim({ fileSystem, send }: Server): void {
+  try {
+    fileSystem.reclaimSlice();
+  } catch (error) {
+    send({ kind: "log", message: `cannot free a deleted file: ${plainError(error).message}` });
+  }
+}

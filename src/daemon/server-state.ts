@@ -1,0 +1,29 @@
+/** What the server thread holds while it lives, for the files that it consists of. */
+import type { OpenFileSystem } from "../fs/active.ts";
+import type { DurableAt } from "../fs/file-system.ts";
+import type { CpCause, Volume } from "../volume/volume.ts";
+import type { CpTurns } from "./cp-turns.ts";
+import type { Gate } from "./gate.ts";
+import type { Inbox } from "./inbox.ts";
+import type { LogLine } from "./log-line.ts";
+import type { FromServer } from "./thread-messages.ts";
+
+export interface Server {
+  readonly volume: Volume;
+  readonly fileSystem: OpenFileSystem;
+  readonly turns: CpTurns;
+  readonly gate: Gate;
+  readonly inbox: Inbox;
+  /** To the log thread; undefined: the volume is not written to. */
+  readonly line: LogLine | undefined;
+  /** With durability "op": what the reply to the request just handled must wait for. */
+  readonly holdAll: (() => DurableAt) | undefined;
+  readonly dirtyBytesMax: number;
+  /** Changes in memory from which data is written ahead of the next consistency point, with each request. */
+  relieveAtBytes: number;
+  /** A consistency point that will be frozen when the data that it has to write has been written, slice by slice. */
+  easing: { readonly cause: CpCause; slicesLeft: number } | undefined;
+  /** The main thread was told that there is something to go on with, and has not answered yet. */
+  isUnfinished: boolean;
+  readonly send: (message: FromServer) => void;
+}
