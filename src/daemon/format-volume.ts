@@ -4,9 +4,9 @@ import { BLOCK_BYTES } from "../core/block.ts";
 import { UserError } from "../core/errors.ts";
 import { sameBytes } from "../core/uuid.ts";
 import { createFileDevice, type FileDevice, openFileDevice, resizeFileDevice } from "../device/file-device.ts";
+import { preallocate } from "../device/preallocate.ts";
 import { lockVolume } from "../device/volume-lock.ts";
 import { VOLUME_BLOCKS_MAX, VOLUME_BLOCKS_MIN, VOLUME_MAGIC } from "../format/constants.ts";
-import type { Fsinfo } from "../format/fsinfo.ts";
 import { createVolume } from "../volume/create.ts";
 import { openVolume } from "../volume/open.ts";
 import { daemonStatuses } from "./control-client.ts";
@@ -32,7 +32,6 @@ export interface Formatted {
 const PROBE_BYTES = 128 * 1024;
 const LABEL_BYTES_MAX = 64;
 const VOLUME_BYTES_MAX = 16 * 2 ** 40;
-const FILL_BLOCKS = 256;
 
 /** Formats. UserError "failed" when something is there, "in-use" when it is mounted, "usage" for a bad size or label. */
 export async function formatVolume({ path, sizeBytes, label, force }: FormatOptions): Promise<Formatted> {
@@ -55,24 +54,12 @@ export async function formatVolume({ path, sizeBytes, label, force }: FormatOpti
     const owner = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }; // who formats it can use it
     createVolume({ device, clock, random: systemRandom, label, blockCount, owner });
     const volume = openVolume({ device, clock, random: systemRandom, writable: false });
-    fillLog(device, volume.committed);
+    preallocate(device, volume.committed.logFirst, volume.committed.logBlocks);
     const { uuid } = volume.status();
     return { path, uuid, label, sizeBytes: blockCount * BLOCK_BYTES, blockCount };
   } finally {
     device.close();
   }
-}
-
-/**
- * Has the host give the change log its blocks now: a write into a hole of a sparse file is durable only with the host's own
- * metadata, which takes many times as long.
- */
-function fillLog(device: FileDevice, { logFirst, logBlocks }: Fsinfo): void {
-  const zeros = new Uint8Array(FILL_BLOCKS * BLOCK_BYTES);
-  for (let done = 0; done < logBlocks; done += FILL_BLOCKS) {
-    device.write(logFirst + done, Math.min(FILL_BLOCKS, logBlocks - done), zeros, 0);
-  }
-  device.flush();
 }
 
 /** UserError "in-use" that says where the volume is mounted. */

@@ -4,6 +4,7 @@ import { UserError } from "../core/errors.ts";
 import { randomUuid } from "../core/prng.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
 import { createFileDevice, type FileDevice, openFileDevice } from "../device/file-device.ts";
+import { preallocate } from "../device/preallocate.ts";
 import { decodeLogFileHead, encodeLogFileHead } from "../format/log-file.ts";
 import type { LogDevice } from "../volume/volume.ts";
 import { systemRandom } from "./system.ts";
@@ -11,7 +12,6 @@ import { systemRandom } from "./system.ts";
 /** A file that is made has 64 MiB; a block device is used as far. */
 const LOG_FILE_BLOCKS = 16_384;
 const LOG_FILE_BLOCKS_MIN = 64;
-const FILL_BLOCKS = 256;
 
 /** Opens the log of this volume, or makes it. UserError "mismatch" when the file has something else. */
 export function openLogFile(path: string, volumeUuid: Uint8Array): LogDevice {
@@ -48,7 +48,6 @@ function openOrCreate(path: string): FileDevice {
   }
 }
 
-/** All of it is written once, so that the host has given it its blocks. */
 function makeLog(device: FileDevice, volumeUuid: Uint8Array): LogDevice {
   const blockCount = Math.min(device.blockCount, LOG_FILE_BLOCKS);
   if (blockCount < LOG_FILE_BLOCKS_MIN) {
@@ -58,11 +57,7 @@ function makeLog(device: FileDevice, volumeUuid: Uint8Array): LogDevice {
       "256 KiB are the least, 64 MiB are used",
     );
   }
-  const zeros = new Uint8Array(FILL_BLOCKS * BLOCK_BYTES);
-  for (let done = 1; done < blockCount; done += FILL_BLOCKS) {
-    device.write(done, Math.min(FILL_BLOCKS, blockCount - done), zeros, 0);
-  }
-  device.flush();
+  preallocate(device, 1, blockCount - 1);
   const uuid = randomUuid(systemRandom);
   device.writeDurable(0, encodeLogFileHead({ blockCount, uuid, volumeUuid }));
   return logDeviceOf(device, { blockCount, uuid });

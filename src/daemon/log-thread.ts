@@ -5,9 +5,9 @@
  * Blocks that a frame refers to are flushed before it is written. If anything fails, what waits is answered with EIO, and
  * nothing is written any more: a frame behind one that is missing would not be found.
  */
-import { closeSync, constants, fdatasyncSync, openSync, writevSync } from "node:fs";
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { BLOCK_BYTES } from "../core/block.ts";
+import { type FileDevice, openFileDevice } from "../device/file-device.ts";
 import { errorReply, sendReply } from "../fuse/kernel/loop.ts";
 import type { LogFrame } from "../volume/change-log/frames.ts";
 import { type FromLog, type ToLog, WORD_DONE, WORD_POSTED } from "./log-line.ts";
@@ -58,7 +58,8 @@ function run({ blockFile, logFile, line, last, words: shared }: LogStart): void 
     Atomics.add(words, WORD_DONE, messages.length);
     Atomics.notify(words, WORD_DONE);
   }
-  if (files !== undefined) for (const descriptor of Object.values(files)) closeSync(descriptor);
+  files?.log.close();
+  files?.whole.close();
   line.close();
   last.close();
 }
@@ -85,50 +86,32 @@ function takeAll(port: MessagePort): readonly ToLog[] {
   }
 }
 
-/** Descriptors: of the block file, to flush it, and of the log, whose writes are durable when they return. */
+/** The block file, to flush it, and the file of the log, whose writes are durable when they return. */
 interface Files {
-  readonly whole: number;
-  readonly durable: number;
+  readonly whole: FileDevice;
+  readonly log: FileDevice;
 }
 
 function openFiles(blockFile: string, logFile: string): Files {
-  const whole = openSync(blockFile, constants.O_RDWR);
-  return { whole, durable: openSync(logFile, constants.O_RDWR | constants.O_DSYNC) };
+  const whole = openFileDevice(blockFile, { writable: true });
+  return { whole, log: openFileDevice(logFile, { writable: true, isDurable: true }) };
 }
 
-function writeAll(messages: readonly ToLog[], { whole, durable }: Files): void {
+function writeAll(messages: readonly ToLog[], { whole, log }: Files): void {
   const frames = messages.flatMap((message) => (message.kind === "frame" ? [message.frame] : []));
-  if (frames.some(({ needsFlush }) => needsFlush)) fdatasyncSync(whole);
+  if (frames.some(({ needsFlush }) => needsFlush)) whole.flush();
   for (let first = 0; first < frames.length; ) {
     let end = first + 1;
     while (end < frames.length && follows(frames[end] as LogFrame, frames[end - 1] as LogFrame)) end += 1;
-    writeRun(durable, frames.slice(first, end));
+    const neighbours = frames.slice(first, end);
+    log.writeGather(
+      (neighbours[0] as LogFrame).vbn,
+      neighbours.map(({ bytes }) => bytes),
+    );
     first = end;
   }
 }
 
 function follows(frame: LogFrame, before: LogFrame): boolean {
   return frame.vbn === before.vbn + before.bytes.length / BLOCK_BYTES;
-}
-
-/** Frames that lie one after the other. A write that is cut short goes on where it was. */
-function writeRun(descriptor: number, frames: readonly LogFrame[]): void {
-  let buffers: readonly Uint8Array[] = frames.map(({ bytes }) => bytes);
-  let position = (frames[0] as LogFrame).vbn * BLOCK_BYTES;
-  while (buffers.length > 0) {
-    const put = writevSync(descriptor, buffers, position);
-    position += put;
-    buffers = behind(buffers, put);
-  }
-}
-
-function behind(buffers: readonly Uint8Array[], bytes: number): readonly Uint8Array[] {
-  let left = bytes;
-  const rest: Uint8Array[] = [];
-  for (const buffer of buffers) {
-    const some = Math.min(left, buffer.length);
-    left -= some;
-    if (some < buffer.length) rest.push(buffer.subarray(some));
-  }
-  return rest;
 }

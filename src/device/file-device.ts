@@ -35,15 +35,18 @@ export interface FileDevice extends BlockDevice {
 
 export interface FileDeviceOptions {
   readonly writable: boolean;
+  /** Every write returns when it is durable. Default: only those of writeDurable do. */
+  readonly isDurable?: boolean;
 }
 
 /** Opens an existing file or block device. Throws UserError "no-volume" when there is none or it cannot be opened. */
-export function openFileDevice(path: string, { writable }: FileDeviceOptions): FileDevice {
+export function openFileDevice(path: string, { writable, isDurable = false }: FileDeviceOptions): FileDevice {
   let descriptor: number | undefined;
   try {
     refuseOtherKinds(statSync(path)); // opening some of them waits, or does something
     const access = writable ? constants.O_RDWR : constants.O_RDONLY;
-    descriptor = openSync(path, access | constants.O_NONBLOCK | constants.O_NOCTTY);
+    const sync = isDurable ? constants.O_DSYNC : 0;
+    descriptor = openSync(path, access | sync | constants.O_NONBLOCK | constants.O_NOCTTY);
     refuseOtherKinds(fstatSync(descriptor)); // it may have been replaced
     return fileDevice(path, descriptor);
   } catch (cause) {

@@ -31,11 +31,11 @@ export type LogFrameHeader = ValueOf<typeof frameShape>;
 export const logFrameHeader: Struct<typeof frameShape> = struct(64, frameShape);
 
 const changeShape = {
-  kind: u8, // CHANGE_...
+  kind: u8, // changeKind
   birthCount: u8, // inodes that it made: their numbers and generations follow, each a birth
   nameBytes: u16, // length of the name, which follows
   intoNameBytes: u16, // rename: length of the second name, which follows
-  present: u16, // set attributes: which are set, PRESENT_...
+  present: u16, // set attributes: which are set, presentBit
   valueBytes: u32, // length of the target of a link or the value of an attribute, which follows
   ino: u32, // the inode that it is about, or the directory of the name
   generation: u32, // of that inode
@@ -70,25 +70,30 @@ const extentShape = {
 export type ExtentRecord = ValueOf<typeof extentShape>;
 export const extentRecord: Struct<typeof extentShape> = struct(24, extentShape);
 
-export const CHANGE_MAKE = 1;
-export const CHANGE_LINK = 2;
-export const CHANGE_UNLINK = 3;
-export const CHANGE_REMOVE_DIRECTORY = 4;
-export const CHANGE_RENAME = 5;
-export const CHANGE_SET_ATTRIBUTES = 6;
-/** Also a write, as far as it makes the file longer and stamps it: its contents are in an extent. */
-export const CHANGE_ALLOCATE = 7;
-export const CHANGE_SET_XATTR = 8;
-export const CHANGE_REMOVE_XATTR = 9;
+export const changeKind = {
+  make: 1,
+  link: 2,
+  unlink: 3,
+  removeDirectory: 4,
+  rename: 5,
+  setAttributes: 6,
+  /** Also a write, as far as it makes the file longer and stamps it: its contents are in an extent. */
+  allocate: 7,
+  setXattr: 8,
+  removeXattr: 9,
+} as const;
 
-export const PRESENT_MODE = 1;
-export const PRESENT_UID = 2;
-export const PRESENT_GID = 4;
-export const PRESENT_SIZE = 8;
-export const PRESENT_ATIME = 16;
-export const PRESENT_MTIME = 32;
-export const PRESENT_CTIME = 64;
-export const PRESENT_KILL_PRIV = 128;
+/** Bits of `present`. */
+export const presentBit = {
+  mode: 1,
+  uid: 2,
+  gid: 4,
+  size: 8,
+  atime: 16,
+  mtime: 32,
+  ctime: 64,
+  killPriv: 128,
+} as const;
 
 /** Blocks of a frame with so many bytes behind its header. */
 export function frameBlocks(payloadBytes: number): number {

@@ -15,28 +15,13 @@ import { BLOCK_BYTES } from "../core/block.ts";
 import { EPOCH } from "../core/clock.ts";
 import {
   birthRecord,
-  CHANGE_ALLOCATE,
-  CHANGE_LINK,
-  CHANGE_MAKE,
-  CHANGE_REMOVE_DIRECTORY,
-  CHANGE_REMOVE_XATTR,
-  CHANGE_RENAME,
-  CHANGE_SET_ATTRIBUTES,
-  CHANGE_SET_XATTR,
-  CHANGE_UNLINK,
+  changeKind,
   changeRecord,
   extentRecord,
   frameBlocks,
   LOG_FRAME_BYTES_MAX,
   logFrameHeader,
-  PRESENT_ATIME,
-  PRESENT_CTIME,
-  PRESENT_GID,
-  PRESENT_KILL_PRIV,
-  PRESENT_MODE,
-  PRESENT_MTIME,
-  PRESENT_SIZE,
-  PRESENT_UID,
+  presentBit,
 } from "../format/change-record.ts";
 import { type ChangeExtent, fileExtents } from "../tree/file-extents.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
@@ -231,14 +216,14 @@ export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRec
     length: number,
     killPriv: boolean,
   ): number | undefined {
-    const at = describe(CHANGE_ALLOCATE, inode, "", "", NO_BYTES);
+    const at = describe(changeKind.allocate, inode, "", "", NO_BYTES);
     if (at === undefined) return undefined;
     const { set } = changeRecord;
     const to = view as DataView;
     set.mode(to, at, mode);
     set.offset(to, at, offset);
     set.length(to, at, length);
-    if (killPriv) set.present(to, at, PRESENT_KILL_PRIV);
+    if (killPriv) set.present(to, at, presentBit.killPriv);
     return at;
   }
 
@@ -267,7 +252,7 @@ export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRec
     },
 
     made(dir, name, { mode, rdev = 0, target = NO_BYTES, caller }): void {
-      const at = describe(CHANGE_MAKE, dir, name, "", target);
+      const at = describe(changeKind.make, dir, name, "", target);
       if (at === undefined) return;
       const { set } = changeRecord;
       const to = view as DataView;
@@ -279,16 +264,16 @@ export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRec
     },
 
     linked(inode, dir, name): void {
-      const at = describe(CHANGE_LINK, dir, name, "", NO_BYTES);
+      const at = describe(changeKind.link, dir, name, "", NO_BYTES);
       if (at !== undefined) changeRecord.set.intoIno(view as DataView, at, inode.ino);
     },
 
     removed(dir, name, { isDirectory }): void {
-      describe(isDirectory ? CHANGE_REMOVE_DIRECTORY : CHANGE_UNLINK, dir, name, "", NO_BYTES);
+      describe(isDirectory ? changeKind.removeDirectory : changeKind.unlink, dir, name, "", NO_BYTES);
     },
 
     renamed(from, fromName, into, intoName, flags): void {
-      const at = describe(CHANGE_RENAME, from, fromName, intoName, NO_BYTES);
+      const at = describe(changeKind.rename, from, fromName, intoName, NO_BYTES);
       if (at === undefined) return;
       changeRecord.set.intoIno(view as DataView, at, into.ino);
       changeRecord.set.flags(view as DataView, at, flags);
@@ -296,7 +281,7 @@ export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRec
 
     attributesSet(inode, { mode, uid, gid, sizeBytes, atime, mtime, ctime, killPriv }): void {
       if (inode.linkCount === 0) return;
-      const at = describe(CHANGE_SET_ATTRIBUTES, inode, "", "", NO_BYTES);
+      const at = describe(changeKind.setAttributes, inode, "", "", NO_BYTES);
       if (at === undefined) return;
       const { set } = changeRecord;
       const to = view as DataView;
@@ -310,14 +295,14 @@ export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRec
       set.present(
         to,
         at,
-        (mode === undefined ? 0 : PRESENT_MODE) |
-          (uid === undefined ? 0 : PRESENT_UID) |
-          (gid === undefined ? 0 : PRESENT_GID) |
-          (sizeBytes === undefined ? 0 : PRESENT_SIZE) |
-          (atime === undefined ? 0 : PRESENT_ATIME) |
-          (mtime === undefined ? 0 : PRESENT_MTIME) |
-          (ctime === undefined ? 0 : PRESENT_CTIME) |
-          (killPriv === true ? PRESENT_KILL_PRIV : 0),
+        (mode === undefined ? 0 : presentBit.mode) |
+          (uid === undefined ? 0 : presentBit.uid) |
+          (gid === undefined ? 0 : presentBit.gid) |
+          (sizeBytes === undefined ? 0 : presentBit.size) |
+          (atime === undefined ? 0 : presentBit.atime) |
+          (mtime === undefined ? 0 : presentBit.mtime) |
+          (ctime === undefined ? 0 : presentBit.ctime) |
+          (killPriv === true ? presentBit.killPriv : 0),
       );
     },
 
@@ -332,12 +317,12 @@ export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRec
 
     xattrSet(inode, name, value, flags): void {
       if (inode.linkCount === 0) return;
-      const at = describe(CHANGE_SET_XATTR, inode, name, "", value);
+      const at = describe(changeKind.setXattr, inode, name, "", value);
       if (at !== undefined) changeRecord.set.flags(view as DataView, at, flags);
     },
 
     xattrRemoved(inode, name): void {
-      if (inode.linkCount > 0) describe(CHANGE_REMOVE_XATTR, inode, name, "", NO_BYTES);
+      if (inode.linkCount > 0) describe(changeKind.removeXattr, inode, name, "", NO_BYTES);
     },
 
     undescribed(): void {

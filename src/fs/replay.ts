@@ -14,27 +14,12 @@ import { BLOCK_BYTES } from "../core/block.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import {
   birthRecord,
-  CHANGE_ALLOCATE,
-  CHANGE_LINK,
-  CHANGE_MAKE,
-  CHANGE_REMOVE_DIRECTORY,
-  CHANGE_REMOVE_XATTR,
-  CHANGE_RENAME,
-  CHANGE_SET_ATTRIBUTES,
-  CHANGE_SET_XATTR,
-  CHANGE_UNLINK,
   type ChangeRecord,
+  changeKind,
   changeRecord,
   type ExtentRecord,
   extentRecord,
-  PRESENT_ATIME,
-  PRESENT_CTIME,
-  PRESENT_GID,
-  PRESENT_KILL_PRIV,
-  PRESENT_MODE,
-  PRESENT_MTIME,
-  PRESENT_SIZE,
-  PRESENT_UID,
+  presentBit,
 } from "../format/change-record.ts";
 import { FILE_BLOCKS_MAX, FIRST_FREE_INO } from "../format/constants.ts";
 import { adoptBlock, writeFile } from "../tree/file-data.ts";
@@ -123,7 +108,7 @@ function apply(fs: FileSystem, states: States, inodes: InodeFile, change: Change
   const nodeOf = (ino: number): NodeId => states.nodeOf(states.current, ino);
   const node = nodeOf(record.ino);
   switch (record.kind) {
-    case CHANGE_MAKE: {
+    case changeKind.make: {
       const { mode, rdev, uid, gid, umask } = record;
       const caller: Caller = { uid, gid, umask };
       const type = mode & S_IFMT;
@@ -136,33 +121,33 @@ function apply(fs: FileSystem, states: States, inodes: InodeFile, change: Change
       fs.forget(made.nodeId, 1);
       return;
     }
-    case CHANGE_LINK:
+    case changeKind.link:
       fs.forget(fs.link(nodeOf(record.intoIno), node, name).nodeId, 1);
       return;
-    case CHANGE_UNLINK:
+    case changeKind.unlink:
       fs.unlink(node, name);
       return;
-    case CHANGE_REMOVE_DIRECTORY:
+    case changeKind.removeDirectory:
       fs.removeDirectory(node, name);
       return;
-    case CHANGE_RENAME:
+    case changeKind.rename:
       fs.rename(node, name, nodeOf(record.intoIno), intoName, record.flags);
       return;
-    case CHANGE_SET_ATTRIBUTES:
+    case changeKind.setAttributes:
       fs.setAttributes(node, attributeChanges(record), { uid: 0, gid: 0 });
       return;
-    case CHANGE_ALLOCATE: {
+    case changeKind.allocate: {
       const { handle } = fs.open(node, O_WRONLY);
       fs.allocate(handle, record.mode, record.offset, record.length, {
-        killPriv: (present & PRESENT_KILL_PRIV) !== 0,
+        killPriv: (present & presentBit.killPriv) !== 0,
       });
       fs.release(handle);
       return;
     }
-    case CHANGE_SET_XATTR:
+    case changeKind.setXattr:
       fs.setXattr(node, name, value, record.flags);
       return;
-    case CHANGE_REMOVE_XATTR:
+    case changeKind.removeXattr:
       fs.removeXattr(node, name);
       return;
     default:
@@ -173,14 +158,14 @@ function apply(fs: FileSystem, states: States, inodes: InodeFile, change: Change
 function attributeChanges({ present, mode, uid, gid, offset, atime, mtime, ctime }: ChangeRecord): AttributeChanges {
   const has = (bit: number): boolean => (present & bit) !== 0;
   return {
-    ...(has(PRESENT_MODE) ? { mode } : {}),
-    ...(has(PRESENT_UID) ? { uid } : {}),
-    ...(has(PRESENT_GID) ? { gid } : {}),
-    ...(has(PRESENT_SIZE) ? { sizeBytes: offset } : {}),
-    ...(has(PRESENT_ATIME) ? { atime } : {}),
-    ...(has(PRESENT_MTIME) ? { mtime } : {}),
-    ...(has(PRESENT_CTIME) ? { ctime } : {}),
-    ...(has(PRESENT_KILL_PRIV) ? { killPriv: true } : {}),
+    ...(has(presentBit.mode) ? { mode } : {}),
+    ...(has(presentBit.uid) ? { uid } : {}),
+    ...(has(presentBit.gid) ? { gid } : {}),
+    ...(has(presentBit.size) ? { sizeBytes: offset } : {}),
+    ...(has(presentBit.atime) ? { atime } : {}),
+    ...(has(presentBit.mtime) ? { mtime } : {}),
+    ...(has(presentBit.ctime) ? { ctime } : {}),
+    ...(has(presentBit.killPriv) ? { killPriv: true } : {}),
   };
 }
 
