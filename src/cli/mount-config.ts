@@ -39,6 +39,7 @@ export function configOf({
     transport,
     durability: settings.durability,
     changeLog: settings.changeLog,
+    processorSleep: settings.processorSleep,
     cpIntervalMs: settings.cpIntervalMs,
     ...memoryShares(settings.memoryBytesMax),
     accessTimes: settings.accessTimes,

@@ -8,6 +8,8 @@ import {
   durabilities,
   MEMORY_BYTES_MAX,
   MEMORY_BYTES_MIN,
+  type ProcessorSleep,
+  processorSleeps,
 } from "../daemon/config.ts";
 import type { AccessTimes, SnapshotDirectories } from "../fs/context.ts";
 import { type Transport, transports } from "../fuse/transports.ts";
@@ -18,6 +20,7 @@ export interface MountSettings {
   readonly snapshot: string | undefined;
   readonly durability: Durability;
   readonly changeLog: ChangeLogPlace;
+  readonly processorSleep: ProcessorSleep;
   readonly cpIntervalMs: number;
   readonly memoryBytesMax: number;
   readonly accessTimes: AccessTimes;
@@ -60,6 +63,7 @@ export function parseMountOptions(
     snapshot: undefined as string | undefined,
     durability: "fsync" as Durability,
     changeLog: { kind: "volume" } as ChangeLogPlace,
+    processorSleep: "light" as ProcessorSleep,
     cpIntervalMs: CP_INTERVAL_MS,
     memoryBytesMax: MEMORY_BYTES_MAX,
     accessTimes: "relatime" as AccessTimes,
@@ -84,10 +88,11 @@ export function parseMountOptions(
       continue;
     }
     if (name === "snapshot") settings.snapshot = value;
-    else if (name === "snapdir") settings.snapshotDirectories = parseSnapshotDirectories(value);
-    else if (name === "transport") settings.transport = parseTransport(value);
+    else if (name === "snapdir") settings.snapshotDirectories = oneOf(snapshotDirectories, name, value);
+    else if (name === "transport") settings.transport = oneOf(transports, name, value);
     else if (name === "log") settings.changeLog = parseChangeLog(value);
-    else if (name === "durability") settings.durability = parseDurability(value);
+    else if (name === "durability") settings.durability = oneOf(durabilities, name, value);
+    else if (name === "sleep") settings.processorSleep = oneOf(processorSleeps, name, value);
     else if (name === "cp-interval") settings.cpIntervalMs = parseInterval(value);
     else if (name === "memory") settings.memoryBytesMax = parseMemory(value);
     else refuse(option);
@@ -108,27 +113,15 @@ function isAccessTimes(name: string): name is AccessTimes {
 
 const snapshotDirectories: readonly SnapshotDirectories[] = ["hidden", "root", "visible", "none"];
 
-function parseSnapshotDirectories(text: string): SnapshotDirectories {
-  const found = snapshotDirectories.find((one) => one === text);
-  if (found !== undefined) return found;
-  throw new UserError("usage", `there is no snapdir=${text}`, `one of ${snapshotDirectories.join(", ")}`);
-}
-
 function parseChangeLog(text: string): ChangeLogPlace {
   if (text === "") throw new UserError("usage", "log= needs a file, or the word discard");
   return text === "discard" ? { kind: "forget" } : { kind: "file", path: resolve(text) };
 }
 
-function parseDurability(text: string): Durability {
-  const found = durabilities.find((one) => one === text);
+function oneOf<T extends string>(words: readonly T[], name: string, value: string): T {
+  const found = words.find((word) => word === value);
   if (found !== undefined) return found;
-  throw new UserError("usage", `there is no durability=${text}`, `one of ${durabilities.join(", ")}`);
-}
-
-function parseTransport(text: string): Transport {
-  const transport = transports.find((name) => name === text);
-  if (transport !== undefined) return transport;
-  throw new UserError("usage", `there is no transport ${JSON.stringify(text)}`, `there are: ${transports.join(", ")}`);
+  throw new UserError("usage", `there is no ${name}=${value}`, `one of ${words.join(", ")}`);
 }
 
 function unknown(option: string): UserError {

@@ -13,6 +13,7 @@ export interface MountConfig {
   readonly transport: Transport;
   readonly durability: Durability;
   readonly changeLog: ChangeLogPlace;
+  readonly processorSleep: ProcessorSleep;
   readonly cpIntervalMs: number;
   /** Dirty bytes that make a consistency point due. */
   readonly dirtyBytesMax: number;
@@ -51,6 +52,10 @@ export type ChangeLogPlace =
   | { readonly kind: "forget" }
   | { readonly kind: "file"; readonly path: string };
 
+/** How deep processors may sleep while requests follow one another closely: see light-sleep.ts. */
+export type ProcessorSleep = "light" | "deep";
+
+export const processorSleeps: readonly ProcessorSleep[] = ["light", "deep"];
 export const durabilities: readonly Durability[] = ["fsync", "op"];
 
 /** A consistency point about every 10 seconds (requirement 20). */

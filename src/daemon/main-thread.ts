@@ -51,6 +51,7 @@ import {
 import { endMount } from "./end-mount.ts";
 import { type FollowWatch, watchForCps } from "./follow-watch.ts";
 import { type FrontDoor, openFrontDoor, pathRequests } from "./front-door.ts";
+import { openLightSleep } from "./light-sleep.ts";
 import { type DaemonLog, daemonLog } from "./log.ts";
 import { startLog } from "./log-link.ts";
 import { syncMount } from "./mount-sync.ts";
@@ -130,6 +131,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   let door: FrontDoor | undefined;
   let mountedAs = "";
   const waiting: WaitingRoom = waitingRoom();
+  const lightSleep = config.processorSleep === "light" ? openLightSleep() : undefined;
   const stale: Promise<void>[] = []; // notifications to the kernel that an answer must wait for
 
   const link = startServer(
@@ -144,6 +146,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       durability: config.durability,
       changeLog: config.changeLog,
       log: changeLog?.line,
+      pulse: lightSleep?.shared,
     },
     (event) => void receive(event),
   );
@@ -153,6 +156,9 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
 
   async function receive(event: ServerEvent): Promise<void> {
     switch (event.kind) {
+      case "busy":
+        lightSleep?.hold();
+        return;
       case "frozen":
         await commit(event.cp);
         return;
@@ -249,6 +255,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     else await unmount(mountPoint, { lazy: true }).catch(() => {});
     await link.ended.catch(() => {});
     await changeLog?.close();
+    lightSleep?.close();
     door?.close();
     await committer?.close();
     throw error;
@@ -276,6 +283,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       control?.close();
       await watching?.close();
       await changeLog?.close();
+      lightSleep?.close();
       await committer?.close();
       door?.close();
       device.close(); // and with it the lock

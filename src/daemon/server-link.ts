@@ -34,7 +34,19 @@ export type ServerOptions = Omit<ServerStart, "wake" | "port">;
 /** Messages that are not answers. */
 export type ServerEvent = Extract<
   FromServer,
-  { readonly kind: "frozen" | "held" | "answered" | "failed" | "log" | "damage" | "flush" | "unfinished" | "stale" }
+  {
+    readonly kind:
+      | "busy"
+      | "frozen"
+      | "held"
+      | "answered"
+      | "failed"
+      | "log"
+      | "damage"
+      | "flush"
+      | "unfinished"
+      | "stale";
+  }
 >;
 
 export function startServer(options: ServerOptions, onEvent: (event: ServerEvent) => void): ServerLink {
@@ -81,6 +93,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
       case "ended":
         end(message.error === undefined ? undefined : userError(message.error));
         return;
+      case "busy":
       case "frozen":
       case "held":
       case "answered":

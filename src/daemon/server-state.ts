@@ -5,6 +5,7 @@ import type { CpCause, Volume } from "../volume/volume.ts";
 import type { CpTurns } from "./cp-turns.ts";
 import type { Gate } from "./gate.ts";
 import type { Inbox } from "./inbox.ts";
+import type { Beat } from "./light-sleep.ts";
 import type { LogLine } from "./log-line.ts";
 import type { FromServer } from "./thread-messages.ts";
 
@@ -25,5 +26,7 @@ export interface Server {
   easing: { readonly cause: CpCause; slicesLeft: number } | undefined;
   /** The main thread was told that there is something to go on with, and has not answered yet. */
   isUnfinished: boolean;
+  /** To be called after each request. */
+  readonly beat: Beat;
   readonly send: (message: FromServer) => void;
 }

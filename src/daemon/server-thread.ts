@@ -34,6 +34,7 @@ import type { Volume } from "../volume/volume.ts";
 import { cpTurns } from "./cp-turns.ts";
 import { gate } from "./gate.ts";
 import { openInbox } from "./inbox.ts";
+import { beats } from "./light-sleep.ts";
 import { openLogFile } from "./log-file.ts";
 import { logLine } from "./log-line.ts";
 import { plainError } from "./plain-error.ts";
@@ -65,7 +66,7 @@ function run(start: ServerStart): void {
 }
 
 function open(start: ServerStart, send: (message: FromServer) => void): Server {
-  const { mode, accessTimes, snapshotDirectories, dirtyBytesMax, port, wake, log, durability } = start;
+  const { mode, accessTimes, snapshotDirectories, dirtyBytesMax, port, wake, log, durability, pulse } = start;
   const clock = systemClock();
   const volume = openChecked(start, clock);
   const snapshot = mode.kind === "snapshot" ? volume.findSnapshot(mode.name) : undefined;
@@ -106,6 +107,14 @@ function open(start: ServerStart, send: (message: FromServer) => void): Server {
     relieveAtBytes: dirtyBytesMax,
     easing: undefined,
     isUnfinished: false,
+    beat:
+      pulse === undefined
+        ? () => {}
+        : beats(
+            pulse,
+            () => performance.now(),
+            () => send({ kind: "busy" }),
+          ),
     send,
   };
   return server;
@@ -148,6 +157,7 @@ function serveMount(server: Server): void {
       wake: inbox.word,
       onWake: (again) => receiveAll(server, again),
       afterRequest: () => {
+        server.beat();
         balance(server);
         offerToGoOn(server);
       },
@@ -207,6 +217,7 @@ function answerPath(server: Server, paths: PathServer, id: number, request: Path
   server.send({ kind: "answered", id, durableAt, reply });
   if (bug !== undefined) throw bug;
   if (durableAt !== 0) makeDurable(server, durableAt);
+  server.beat();
   balance(server);
   offerToGoOn(server);
 }

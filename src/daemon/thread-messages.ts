@@ -30,6 +30,8 @@ export interface ServerStart {
   readonly changeLog: ChangeLogPlace;
   /** The line to the log thread: see log-line.ts. */
   readonly log: { readonly port: MessagePort; readonly words: SharedArrayBuffer } | undefined;
+  /** Where requests are counted, for who keeps processors awake; undefined: nobody does. */
+  readonly pulse: SharedArrayBuffer | undefined;
   /** One word: 1 when messages wait. */
   readonly wake: SharedArrayBuffer;
   readonly port: MessagePort;
@@ -61,6 +63,8 @@ export type ToServer =
 
 export type FromServer =
   | { readonly kind: "opened"; readonly status: VolumeSummary }
+  /** Requests follow one another closely. */
+  | { readonly kind: "busy" }
   | { readonly kind: "frozen"; readonly cp: FrozenCp }
   /** A reply to the kernel that must wait for a consistency point with these changes. */
   | { readonly kind: "held"; readonly durableAt: ChangeSeq; readonly reply: Uint8Array }

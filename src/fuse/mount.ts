@@ -33,7 +33,7 @@ import {
 } from "node:fs";
 import { join, resolve } from "node:path";
 import { UserError } from "../core/errors.ts";
-import { PAYLOAD_BYTES_MAX } from "./kernel/connection.ts";
+import { tuneBackingDevice } from "./kernel/backing-device.ts";
 import { withoutFuse } from "./native/inherited-descriptors.ts";
 import type { Ask } from "./native/path-request.ts";
 import type { NativeMount } from "./native/transport.ts";
@@ -84,7 +84,8 @@ export async function mount({ source, directory, readOnly = false, options = [] 
         readOnly ? "ro" : "rw",
         ...options.filter((option) => option !== "default_permissions"),
       ]);
-  setReadahead(target);
+  const device = mountOf(target)?.device;
+  if (device !== undefined) tuneBackingDevice(device);
   return { descriptor, directory: target };
 }
 
@@ -309,20 +310,6 @@ function openFuse(): number {
   } catch (cause) {
     const hint = "load the kernel module: modprobe fuse; in a container, pass the device in";
     throw new UserError("failed", `cannot open /dev/fuse: ${(cause as Error).message}`, hint, { cause });
-  }
-}
-
-/**
- * A FUSE mount reads ahead 128 KiB unless told otherwise; requests as large as we take need as much. It is a wish: where
- * /sys is read-only, reading is slower and no more.
- */
-function setReadahead(target: string): void {
-  const device = mountOf(target)?.device;
-  if (device === undefined) return;
-  try {
-    writeFileSync(`/sys/class/bdi/${device}/read_ahead_kb`, String(PAYLOAD_BYTES_MAX / 1024));
-  } catch {
-    // Nothing depends on it.
   }
 }
 

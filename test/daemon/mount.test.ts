@@ -1,10 +1,12 @@
 // The daemon, from outside: real mounts, accessed by child processes alone.
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { connect } from "node:net";
+import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { identityOf, socketPath } from "../../src/daemon/control-paths.ts";
+import { mountDevice } from "../../src/fuse/mount.ts";
 import {
   isMounted,
   lineOf,
@@ -21,6 +23,12 @@ import {
 import { temporaryDirectory } from "../support/temp.ts";
 
 const skip = skipWithoutMounts();
+
+/** What the kernel is told of a mount, in a file that it has for it; undefined: this kernel has no such file. */
+function backingDevice(dir: string, name: string): number | undefined {
+  const file = `/sys/class/bdi/${mountDevice(dir)}/${name}`;
+  return existsSync(file) ? Number(readFileSync(file, "utf8")) : undefined;
+}
 
 interface MountStatus {
   readonly pid: number;
@@ -58,6 +66,15 @@ async function daemonOf(volume: string): Promise<number> {
 async function gone(pid: number): Promise<void> {
   await shell(`for i in $(seq 200); do [ -e /proc/${pid} ] || exit 0; sleep 0.05; done; exit 1`);
 }
+
+test("the kernel reads ahead a request, and keeps dirty pages enough to write in large ones", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  assert.equal(backingDevice(dir, "read_ahead_kb"), 1024);
+  const wanted = Math.min(256 << 20, totalmem() / 16);
+  const dirtyBytesMax = backingDevice(dir, "max_bytes") ?? wanted; // Linux 6.2 and newer; it rounds
+  assert(Math.abs(dirtyBytesMax - wanted) < wanted / 100, `${dirtyBytesMax} bytes`);
+});
 
 test("what is written is there after unmounting and mounting again, and the volume checks clean", {
   skip,

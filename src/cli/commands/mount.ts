@@ -40,7 +40,7 @@ export const mountCommand = command({
         default: [] as string[],
         describe:
           "ro, snapshot=NAME, snapdir=hidden|root|visible|none, " +
-          "durability=fsync|op, log=FILE|discard, cp-interval=10s, memory=256M, noatime, relatime, strictatime, " +
+          "durability=fsync|op, log=FILE|discard, cp-interval=10s, memory=256M, sleep=light|deep, noatime, relatime, strictatime, " +
           "transport=kernel|fuse-native, nosuid, nodev, noexec, allow_other and what else mount(8) knows",
       }),
   async run({ volume, dir, readOnly, snapshot, transport, memory, foreground, log, options, json }) {
