@@ -6,10 +6,9 @@
  * nothing is written any more: a frame behind one that is missing would not be found.
  */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
-import { BLOCK_BYTES } from "../core/block.ts";
 import { type FileDevice, openFileDevice } from "../device/file-device.ts";
 import { errorReply, sendReply } from "../fuse/kernel/loop.ts";
-import type { LogFrame } from "../volume/change-log/frames.ts";
+import { writeFrames } from "../volume/change-log/frames.ts";
 import { type FromLog, type ToLog, WORD_DONE, WORD_POSTED } from "./log-line.ts";
 
 export interface LogStart {
@@ -29,6 +28,7 @@ function run({ blockFile, logFile, line, last, words: shared }: LogStart): void 
   const words = new Int32Array(shared);
   let files: Files | undefined; // opened for the first frame: before, the log file may not be there
   let failure: string | undefined;
+  let durableSeq = 0; // of the frames of this opening
   for (;;) {
     const seen = Atomics.load(words, WORD_POSTED);
     const isLast = receiveMessageOnPort(last) !== undefined; // looked at first: what was given before is done
@@ -41,7 +41,10 @@ function run({ blockFile, logFile, line, last, words: shared }: LogStart): void 
     try {
       if (failure === undefined) {
         files ??= openFiles(blockFile, logFile);
-        writeAll(messages, files);
+        const { whole, log } = files;
+        const frames = messages.flatMap((message) => (message.kind === "frame" ? [message.frame] : []));
+        if (frames.some(({ needsFlush }) => needsFlush)) whole.flush();
+        durableSeq = writeFrames(frames, durableSeq, (vbn, buffers) => log.writeGather(vbn, buffers));
       }
     } catch (error) {
       failure = `cannot write the change log in ${logFile}: ${(error as Error).message}`;
@@ -95,23 +98,4 @@ interface Files {
 function openFiles(blockFile: string, logFile: string): Files {
   const whole = openFileDevice(blockFile, { writable: true });
   return { whole, log: openFileDevice(logFile, { writable: true, isDurable: true }) };
-}
-
-function writeAll(messages: readonly ToLog[], { whole, log }: Files): void {
-  const frames = messages.flatMap((message) => (message.kind === "frame" ? [message.frame] : []));
-  if (frames.some(({ needsFlush }) => needsFlush)) whole.flush();
-  for (let first = 0; first < frames.length; ) {
-    let end = first + 1;
-    while (end < frames.length && follows(frames[end] as LogFrame, frames[end - 1] as LogFrame)) end += 1;
-    const neighbours = frames.slice(first, end);
-    log.writeGather(
-      (neighbours[0] as LogFrame).vbn,
-      neighbours.map(({ bytes }) => bytes),
-    );
-    first = end;
-  }
-}
-
-function follows(frame: LogFrame, before: LogFrame): boolean {
-  return frame.vbn === before.vbn + before.bytes.length / BLOCK_BYTES;
 }

@@ -25,7 +25,8 @@ const frameShape = {
   payloadBytes: u32, // bytes behind this header that are in use; zeros up to the end of the block follow
   changeCount: u32, // changes
   extentCount: u32, // extents
-  reserved: bytes(20), // zero
+  durableSeq: u64, // number of the last change that was durable before this frame was written, 0: not known
+  reserved: bytes(12), // zero
 };
 export type LogFrameHeader = ValueOf<typeof frameShape>;
 export const logFrameHeader: Struct<typeof frameShape> = struct(64, frameShape);

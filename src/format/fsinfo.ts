@@ -42,7 +42,7 @@ const shape = {
   logFirst: u32, // first block of the change log, in the reserved area; the snapshot table ends before it
   logBlocks: u32, // blocks of the change log, 0: there is none
   logHead: u32, // block of the log, counted from logFirst, where the first frame after this consistency point begins
-  logNonce: bytes(8), // frames with another one are of another time
+  logNonce: bytes(8), // frames with another one are of another time; zero: there are none
   logUuid: bytes(16), // identity of the file that has the change log instead; zero: it is in the reserved area
   reserved: bytes(BLOCK_BYTES - 532), // zero
   checksum: u32, // CRC-32 of all bytes before it
@@ -52,6 +52,9 @@ export const fsinfoRecord: Struct<typeof shape> = struct(BLOCK_BYTES, shape);
 
 /** A million changes a second for a century. */
 const LOG_SEQ_MAX = 2 ** 52;
+
+/** The nonce of a state that no frames follow: of a volume that is new, has been unmounted, or has received an image. */
+export const NO_FRAMES: Uint8Array = new Uint8Array(8);
 
 export const ROLE_ACTIVE = 0;
 export const ROLE_MIRROR = 1;

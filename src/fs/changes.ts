@@ -20,12 +20,13 @@ import {
   extentRecord,
   frameBlocks,
   LOG_FRAME_BYTES_MAX,
+  LOG_FRAME_MAGIC,
   logFrameHeader,
   presentBit,
 } from "../format/change-record.ts";
 import { type ChangeExtent, fileExtents } from "../tree/file-extents.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
-import { type LogFrame, sealFrame } from "../volume/change-log/frames.ts";
+import type { LogFrame } from "../volume/change-log/frames.ts";
 import type { Volume } from "../volume/volume.ts";
 import type { Caller, Name } from "./file-system.ts";
 import { isRegular } from "./modes.ts";
@@ -358,13 +359,17 @@ export function changeRecorder(volume: Volume, clock: OperationClock): ChangeRec
         needsFlush = true;
         volume.logBlocks.pin(extent.vbn, extent.blockCount);
       }
-      sealFrame(bytes, {
+      logFrameHeader.encode(to, 0, {
+        magic: LOG_FRAME_MAGIC,
+        checksum: 0, // of the sealed frame
         nonce: log.nonce,
         firstSeq,
         lastSeq: log.seq,
         payloadBytes,
         changeCount,
         extentCount: extents.length,
+        durableSeq: 0, // known when it is sealed
+        reserved: new Uint8Array(12),
       });
       clear();
       return { vbn, bytes, lastSeq: log.seq, needsFlush };

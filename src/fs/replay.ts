@@ -60,7 +60,7 @@ interface Parsed {
 
 /** Replays the log of a volume, which has one that is not replayed. Throws CorruptionError, FsError EIO, ENOSPC. */
 export function replayLog({ volume, states, clock, fileSystem, reclaimSlice }: ReplayOptions): void {
-  const frames = volume.unreplayedFrames();
+  const frames = volume.log.unreplayed;
   const inodes = states.inodesOf(states.current);
   const parsed = frames.map(parseFrame);
   for (const { extents } of parsed) {

@@ -13,10 +13,10 @@ import { UserError } from "../core/errors.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import { logAreaFor, VOLUME_MAGIC, VOLUME_VERSION } from "../format/constants.ts";
-import { type Fsinfo, ROLE_ACTIVE, ROLE_MIRROR } from "../format/fsinfo.ts";
+import { type Fsinfo, NO_FRAMES, ROLE_ACTIVE, ROLE_MIRROR } from "../format/fsinfo.ts";
 import { type ImageHeader, identityOf } from "../format/image-frame.ts";
 import { SNAPSHOT_MIRROR, type SnapshotRecord } from "../format/snapshot-record.ts";
-import { hasFrames } from "../volume/change-log/frames.ts";
+import { readLog } from "../volume/change-log/frames.ts";
 import { openPlane, type Plane } from "../volume/space/plane.ts";
 import { orPlanes, type SnapshotPlane } from "../volume/space/summary-map.ts";
 import type { Volume } from "../volume/volume.ts";
@@ -52,7 +52,7 @@ export function unbornFsinfo(header: ImageHeader): Fsinfo {
     receivedAt: { seconds: 0, nanoseconds: 0 },
     ...logAreaFor(header.volumeBlocks, header.reservedBlocks),
     logHead: 0,
-    logNonce: new Uint8Array(8),
+    logNonce: NO_FRAMES,
     logUuid: new Uint8Array(16),
     reserved: new Uint8Array(BLOCK_BYTES - 532),
     checksum: 0,
@@ -75,7 +75,8 @@ export function checkDestination(name: string, volume: Volume, header: ImageHead
     );
   }
   const isLogElsewhere = committed.logUuid.some((byte) => byte !== 0);
-  if (isLogElsewhere || hasFrames({ device: volume.device, place: committed })) {
+  const { frames, damage } = readLog({ device: volume.device, place: committed });
+  if (isLogElsewhere || frames.length > 0 || damage !== undefined) {
     throw mismatch(
       `${name} was not unmounted, and has changes that are in its change log only`,
       `mount and unmount it first, then see whether they are to be kept: tidemark mount ${name} DIR`,

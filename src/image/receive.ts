@@ -25,7 +25,7 @@ import { CorruptionError, UserError } from "../core/errors.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import { fsinfoVbns } from "../format/constants.ts";
-import { encodeFsinfo, type Fsinfo, ROLE_MIRROR } from "../format/fsinfo.ts";
+import { encodeFsinfo, type Fsinfo, NO_FRAMES, ROLE_MIRROR } from "../format/fsinfo.ts";
 import { FRAME_BLOCKS, type ImageHeader, patchRecord } from "../format/image-frame.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import { repairFsinfo, writeFsinfo } from "../volume/fsinfo-copies.ts";
@@ -227,7 +227,7 @@ export function openReceiver(
       role: role ?? current.fsinfo.role,
       topUuid: isMirror ? top.uuid : new Uint8Array(16),
       receivedAt: isMirror ? clock.now() : current.fsinfo.receivedAt,
-      logNonce: top.uuid.slice(0, 8), // the log of the state before does not follow this one
+      logNonce: NO_FRAMES, // the log of the state before does not follow this one
       logUuid: new Uint8Array(16),
     };
     const candidate = openReadOnly(candidateDevice(device, draft));

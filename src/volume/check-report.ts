@@ -5,6 +5,7 @@ import { U32_MAX } from "../core/numbers.ts";
 export type FindingKind =
   | "fsinfo"
   | "snapshot-table"
+  | "change-log" // changes that had been made durable are missing
   | "checksum" // a block that is not what its parent expects
   | "unreadable" // the device answers with an error
   | "pointer" // a pointer out of the volume, beyond the end of its file, or one of two to the same block

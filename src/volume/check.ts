@@ -26,7 +26,7 @@ import type { BlockDevice } from "../device/block-device.ts";
 import { NAME_BYTES_MAX, reservedBlocksFor } from "../format/constants.ts";
 import { type Fsinfo, ROLE_ACTIVE, ROLE_MIRROR } from "../format/fsinfo.ts";
 import { SNAPSHOT_MIRROR, type SnapshotRecord } from "../format/snapshot-record.ts";
-import { readFrames } from "./change-log/frames.ts";
+import { readLog } from "./change-log/frames.ts";
 import { isZero } from "./check-record.ts";
 import { type Finding, openReport, type Report } from "./check-report.ts";
 import { openStateChecker, storeForCheck } from "./check-state.ts";
@@ -169,14 +169,7 @@ function checkFsinfo(device: BlockDevice, fsinfo: Fsinfo, report: Report, notes:
     notes.push(
       `the change log is in a file of its own, with identity ${formatUuid(fsinfo.logUuid)}; it is not looked at`,
     );
-  const frames = isElsewhere ? [] : readFrames({ device, place: fsinfo });
-  if (frames.length > 0) {
-    const { logSeq } = fsinfo;
-    const lastSeq = frames.at(-1)?.header.lastSeq ?? logSeq;
-    notes.push(
-      `the change log has ${lastSeq - logSeq} changes since consistency point ${fsinfo.cpCount}; the next mount does them`,
-    );
-  }
+  else checkLog(device, fsinfo, report, notes);
   const expected = reservedBlocksFor(fsinfo.blockCount);
   if (fsinfo.reservedBlocks !== expected)
     report.add(
@@ -186,6 +179,19 @@ function checkFsinfo(device: BlockDevice, fsinfo: Fsinfo, report: Report, notes:
   if (!isZero(fsinfo.reserved)) report.add("fsinfo", "reserved bytes of fsinfo are not zero");
   if (fsinfo.role !== ROLE_ACTIVE && fsinfo.role !== ROLE_MIRROR)
     report.add("fsinfo", `fsinfo has role ${fsinfo.role}`);
+}
+
+function checkLog(device: BlockDevice, fsinfo: Fsinfo, report: Report, notes: string[]): void {
+  const { frames, damage } = readLog({ device, place: fsinfo });
+  const lastSeq = frames.at(-1)?.header.lastSeq ?? fsinfo.logSeq;
+  if (damage !== undefined)
+    report.add("change-log", `the change log is damaged in block ${damage.vbn}: ${damage.message}`, {
+      vbn: damage.vbn,
+    });
+  else if (lastSeq > fsinfo.logSeq)
+    notes.push(
+      `the change log has ${lastSeq - fsinfo.logSeq} changes since consistency point ${fsinfo.cpCount}; the next mount does them`,
+    );
 }
 
 function checkRecords(fsinfo: Fsinfo, records: readonly SnapshotRecord[], report: Report): void {

@@ -21,7 +21,7 @@ import {
   VOLUME_MAGIC,
   VOLUME_VERSION,
 } from "../format/constants.ts";
-import { type Fsinfo, ROLE_ACTIVE } from "../format/fsinfo.ts";
+import { type Fsinfo, NO_FRAMES, ROLE_ACTIVE } from "../format/fsinfo.ts";
 import { dirtyBlockAt, emptyTree, recordOfTree } from "../tree/block-tree.ts";
 import type { Inode } from "../tree/inode-file.ts";
 import { takeCp } from "./consistency-point.ts";
@@ -69,7 +69,7 @@ export function createVolume({
   }
   wipeFsinfo(device, blockCount);
   const fsinfo = emptyFsinfo({ clock, random, label, uuid, blockCount });
-  const state = openState({ device, clock, random, writable: true }, fsinfo);
+  const state = openState({ device, clock, random, writable: true }, fsinfo, []);
   const { active, store } = state;
   const made = new Map<Ino, Inode>();
   for (const number of [ACTIVE_MAP_INO, ROOT_INO, INODE_MAP_INO, ORPHAN_INO]) {
@@ -101,7 +101,7 @@ export function createVolume({
   setBits(dirtyBlockAt(store, inodeMap.tree, 0).words, 0, FIRST_FREE_INO);
   inodeMap.tree.sizeBytes = BLOCK_BYTES;
   active.counters.usedInodes = made.size;
-  takeCp(state, "sync");
+  takeCp(state, "unmount");
 }
 
 /**
@@ -150,7 +150,7 @@ function emptyFsinfo({
     receivedAt: EPOCH,
     ...logAreaFor(blockCount, reservedBlocksFor(blockCount)),
     logHead: 0,
-    logNonce: new Uint8Array(8),
+    logNonce: NO_FRAMES,
     logUuid: new Uint8Array(16),
     reserved: new Uint8Array(BLOCK_BYTES - 532),
     checksum: 0,

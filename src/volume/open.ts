@@ -10,7 +10,7 @@ import { openBlockStore } from "../tree/block-store.ts";
 import { treeOfRecord } from "../tree/block-tree.ts";
 import { type InodeFile, openInodeFile } from "../tree/inode-file.ts";
 import { type LogRing, OWN_DEVICE, openChangeLog } from "./change-log/change-log.ts";
-import { hasFrames, type LogLocation, readFrames } from "./change-log/frames.ts";
+import { type FoundFrame, type LogLocation, readLog } from "./change-log/frames.ts";
 import { activeMapOf, allocatorOf, commitCp, freezeCp, isVolumeDirty, relieve, takeCp } from "./consistency-point.ts";
 import { readFsinfo, repairFsinfo } from "./fsinfo-copies.ts";
 import { type BadCopy, repairCopies } from "./repair.ts";
@@ -35,7 +35,10 @@ const INODES_SHARE = 1 / 4;
 /** What an inode takes in memory, decoded. */
 const INODE_OBJECT_BYTES = 1300;
 
-/** Throws UserError "corrupt" when there is no usable fsinfo, CorruptionError when the snapshot table does not verify. */
+/**
+ * Throws UserError "corrupt" when there is no usable fsinfo or, if it is to be written, the change log is damaged; CorruptionError
+ * when the snapshot table does not verify.
+ */
 export function openVolume(options: VolumeOptions): Volume {
   const fsinfo = readFsinfo(options.device);
   if (options.writable) checkLogDevice(options, fsinfo);
@@ -46,8 +49,9 @@ export function openVolume(options: VolumeOptions): Volume {
       "mount it with --read-only, or make it an ordinary volume with: tidemark mirror promote VOLUME",
     );
   }
+  const unreplayed = options.writable ? framesBehind(options, fsinfo) : [];
   if (options.writable) repairFsinfo(options.device);
-  return volumeOf(openState(options, fsinfo));
+  return volumeOf(openState(options, fsinfo, unreplayed));
 }
 
 /** After a crash the log must be where it was: else what only it has would be lost unnoticed. */
@@ -70,8 +74,19 @@ function logLocationOf({ device, logDevice, forgetLog = false }: VolumeOptions, 
   return { device: logDevice.device, place };
 }
 
+/** What is to be replayed. A log that is damaged is not replayed as far as it goes: what came after was acknowledged too. */
+function framesBehind(options: VolumeOptions, fsinfo: Fsinfo): readonly FoundFrame[] {
+  const { frames, damage } = readLog(logLocationOf(options, fsinfo));
+  if (damage === undefined) return frames;
+  throw new UserError(
+    "corrupt",
+    `the change log is damaged in block ${damage.vbn}: ${damage.message}`,
+    `mount it with --read-only for the state of consistency point ${fsinfo.cpCount}, or with -o log=discard, which goes on from there and gives up all changes since`,
+  );
+}
+
 /** The state of a volume as this fsinfo has it. Also for formatting, where the fsinfo is of a volume yet to be written. */
-export function openState(options: VolumeOptions, fsinfo: Fsinfo): VolumeState {
+export function openState(options: VolumeOptions, fsinfo: Fsinfo, unreplayed: readonly FoundFrame[]): VolumeState {
   const { device, clock, random, writable, logDevice, cacheBytesMax = CACHE_BYTES } = options;
   const allocator: Allocator | undefined = writable
     ? openAllocator({
@@ -93,7 +108,6 @@ export function openState(options: VolumeOptions, fsinfo: Fsinfo): VolumeState {
   const nonce = new Uint8Array(8);
   new DataView(nonce.buffer).setUint32(0, random.u32());
   new DataView(nonce.buffer).setUint32(4, random.u32());
-  const oldLog = logLocationOf(options, fsinfo);
   const ring: LogRing =
     logDevice === undefined
       ? { first: fsinfo.logFirst, blocks: fsinfo.logBlocks, uuid: OWN_DEVICE }
@@ -109,10 +123,9 @@ export function openState(options: VolumeOptions, fsinfo: Fsinfo): VolumeState {
       ring,
       isMoved: !sameBytes(ring.uuid, fsinfo.logUuid),
       nonce,
-      isUnreplayed: writable && hasFrames(oldLog),
+      unreplayed,
     }),
     logDevice: logDevice?.device ?? device,
-    oldLog,
     active: openInodeFile({
       store,
       tree: treeOfRecord(fsinfo.inodeFile),
@@ -154,7 +167,6 @@ function volumeOf(state: VolumeState): Volume {
       return cpCount(state.openCpCount);
     },
     log: state.log,
-    unreplayedFrames: () => (state.log.isUnreplayed ? readFrames(state.oldLog) : []),
     logDevice: state.logDevice,
     logBlocks: {
       pin: (vbn, count) => allocatorOf(state).pin(vbn, count),

@@ -9,7 +9,6 @@ import type { Fsinfo } from "../format/fsinfo.ts";
 import type { BlockStore } from "../tree/block-store.ts";
 import type { InodeFile } from "../tree/inode-file.ts";
 import type { ChangeLog } from "./change-log/change-log.ts";
-import type { LogLocation } from "./change-log/frames.ts";
 import type { SnapshotTable } from "./snapshot-table.ts";
 import type { Allocator } from "./space/allocator.ts";
 import type { SnapshotPlane } from "./space/summary-map.ts";
@@ -30,8 +29,6 @@ export interface VolumeState {
   readonly allocator: Allocator | undefined;
   readonly log: ChangeLog;
   readonly logDevice: BlockDevice;
-  /** Where the frames behind the consistency point that was found lie. */
-  readonly oldLog: LogLocation;
   active: InodeFile;
   stateCount: number;
   committed: Fsinfo;

@@ -9,7 +9,6 @@ import type { Fsinfo } from "../format/fsinfo.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import type { ChangeLog } from "./change-log/change-log.ts";
-import type { FoundFrame } from "./change-log/frames.ts";
 import type { BadCopy } from "./repair.ts";
 import type { Allocator } from "./space/allocator.ts";
 
@@ -98,8 +97,6 @@ export interface Volume {
   readonly log: ChangeLog;
   /** The device that frames are written to. */
   readonly logDevice: BlockDevice;
-  /** Frames of the log that must be replayed before anything else is changed; read anew each time. */
-  unreplayedFrames(): readonly FoundFrame[];
   /** The blocks that the log refers to: see the allocator. */
   readonly logBlocks: LogBlocks;
   /** True when something has changed since the last consistency point was frozen. */

@@ -10,7 +10,7 @@ import { changeRecord, extentRecord, logFrameHeader } from "../../src/format/cha
 import { openFileSystem } from "../../src/fs/active.ts";
 import { ROOT_NODE } from "../../src/fs/file-system.ts";
 import { vbnAt } from "../../src/tree/block-tree.ts";
-import { type LogFrame, sealFrame, writeFrame } from "../../src/volume/change-log/frames.ts";
+import { type LogFrame, sealFrame } from "../../src/volume/change-log/frames.ts";
 import { checkVolume } from "../../src/volume/check.ts";
 import { createVolume } from "../../src/volume/create.ts";
 import { openVolume } from "../../src/volume/open.ts";
@@ -35,6 +35,7 @@ import {
   withOpen,
   writeAt,
 } from "../support/fs-paths.ts";
+import { makeDurable } from "../support/log-frames.ts";
 import { applyToModel, emptyModel, type Operation } from "../support/model-fs.ts";
 
 const ROOT = { uid: 0, gid: 0 };
@@ -51,7 +52,7 @@ function openBench(blocks = 16384): Bench & { readonly device: MemoryDevice } {
 /** As fsync does it. Undefined: there was nothing to write, or the log cannot. */
 function sync({ fs, device }: Bench): LogFrame | undefined {
   const frame = fs.logFrame();
-  if (frame !== undefined) writeFrame(device, frame);
+  if (frame !== undefined) makeDurable(device, [frame]);
   return frame;
 }
 
@@ -322,7 +323,7 @@ test("a frame that asks for what cannot be is refused, and nothing is written", 
     const bytes = frame.bytes.slice();
     const at = logFrameHeader.size + (random.u32() % header.payloadBytes);
     bytes[at] = random.u32() & 0xff;
-    sealFrame(bytes, header);
+    sealFrame(bytes, 0);
     const device = bench.device.clone();
     device.write(frame.vbn, bytes.length / BLOCK_BYTES, bytes, 0);
     const clock = manualClock();
@@ -353,7 +354,7 @@ test("a log on a device of its own is replayed from there, and the volume does n
   putFile(fs, "/second", "in the log only");
   const frame = fs.logFrame();
   assert(frame !== undefined);
-  writeFrame(volume.logDevice, frame);
+  makeDurable(volume.logDevice, [frame]);
 
   assert.throws(() => open({}), /its change log is in a file of its own/);
   assert.throws(() => open({ logDevice: { ...logDevice, uuid: new Uint8Array(16).fill(8) } }), UserError);
@@ -376,6 +377,7 @@ test("a log on a device of its own is replayed from there, and the volume does n
 });
 
 const MIB = 1 << 20;
+const NO_BLOCK = new Uint8Array(BLOCK_BYTES);
 
 test("space that was asked for, and then written, is not asked for again", () => {
   const bench = openBench();
@@ -455,7 +457,7 @@ test("an extent of what is no file of the user is refused", () => {
     const at = logFrameHeader.size + header.payloadBytes - 3000 - extentRecord.size;
     extentRecord.set.ino(view, at, ino);
     extentRecord.set.generation(view, at, 0);
-    sealFrame(frame.bytes, header);
+    sealFrame(frame.bytes, 0);
     bench.device.write(frame.vbn, frame.bytes.length / BLOCK_BYTES, frame.bytes, 0);
     const volume = openVolume({ device: bench.device, clock: bench.clock, random: prng(1), writable: true });
     assert.throws(() => openFileSystem({ volume, clock: bench.clock }), CorruptionError);
@@ -471,7 +473,7 @@ test("what cannot be replayed can be given up, and then only", () => {
   const frame = sync(bench);
   assert(frame !== undefined);
   changeRecord.set.kind(new DataView(frame.bytes.buffer), logFrameHeader.size, 99);
-  sealFrame(frame.bytes, logFrameHeader.decode(new DataView(frame.bytes.buffer), 0));
+  sealFrame(frame.bytes, 0);
   device.write(frame.vbn, frame.bytes.length / BLOCK_BYTES, frame.bytes, 0);
   const open = (forgetLog: boolean): Bench["fs"] => {
     const volume = openVolume({ device, clock, random: prng(1), writable: true, forgetLog });
@@ -482,3 +484,58 @@ test("what cannot be replayed can be given up, and then only", () => {
   entryAt(fs, "/kept");
   assert.throws(() => entryAt(fs, "/lost"), { code: "ENOENT" });
 });
+
+test("a frame that has rotted before another one is not the end of the log: nobody goes on from there unasked", () => {
+  const bench = openBench(4096);
+  const { device, clock, fs } = bench;
+  const frames: LogFrame[] = [];
+  let durableSeq = 0;
+  for (const name of ["/first", "/second", "/third"]) {
+    putFile(fs, name, "in the log only");
+    const frame = fs.logFrame();
+    assert(frame !== undefined);
+    durableSeq = makeDurable(device, [frame], durableSeq);
+    frames.push(frame);
+  }
+  const open = (image: MemoryDevice, how: Partial<VolumeOptions> = {}): Bench["fs"] => {
+    const volume = openVolume({ device: image, clock, random: prng(1), writable: true, ...how });
+    return forgetful(openFileSystem({ volume, clock }));
+  };
+  for (const [index, { vbn }] of frames.entries()) {
+    const image = device.clone();
+    image.corrupt(vbn * BLOCK_BYTES + 200, 1);
+    const { findings, notes } = checkVolume(image);
+    if (index === 2) {
+      assert.deepEqual(findings, [], "nobody speaks for the newest frame");
+      const rest = open(image);
+      entryAt(rest, "/second");
+      assert.throws(() => entryAt(rest, "/third"), { code: "ENOENT" });
+      continue;
+    }
+    assert.deepEqual(
+      findings.map(({ kind, vbn: at }) => [kind, at]),
+      [["change-log", vbn]],
+    );
+    assert.deepEqual(notes, []);
+    const before = device.clone();
+    assert.throws(
+      () => open(image),
+      (error) =>
+        error instanceof UserError &&
+        error.failure === "corrupt" &&
+        error.message.includes(`block ${vbn}: changes`) &&
+        /-o log=discard/.test(error.hint),
+    );
+    before.corrupt(vbn * BLOCK_BYTES + 200, 1);
+    assert(isSame(image, before), "a refusal changes nothing");
+    open(image, { writable: false });
+    assert.throws(() => entryAt(open(image.clone(), { forgetLog: true }), "/first"), { code: "ENOENT" });
+  }
+});
+
+function isSame(a: MemoryDevice, b: MemoryDevice): boolean {
+  for (let vbn = 0; vbn < a.blockCount; vbn++) {
+    if (Buffer.compare(a.peek(vbn) ?? NO_BLOCK, b.peek(vbn) ?? NO_BLOCK) !== 0) return false;
+  }
+  return true;
+}

@@ -56,6 +56,18 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
       {"kind":"fsync","path":"/quite a long name, as they come with photographs.jpeg","wait":false,"at":5858}
       {"kind":"peek","seed":1194592891,"count":1,"at":5867}`,
   },
+  {
+    what: "the power goes while a snapshot is received that holds what the one before holds",
+    history: `
+      {"blockCount":800,"isFilled":false,"cacheBytes":262144,"accessTimes":"strictatime"}
+      {"kind":"snapshot","what":"create","name":"four","at":1338}
+      {"kind":"snapshot","what":"create","name":"two","at":1363}
+      {"kind":"send","name":"four","at":3237}
+      {"kind":"receive","frames":4,"checkpoint":false,"at":3887}
+      {"kind":"cutOther","after":1,"seed":4063591993,"at":3920}
+      {"kind":"send","name":"two","at":4002}
+      {"kind":"receive","frames":4,"checkpoint":false,"at":4006}`,
+  },
 ];
 
 for (const { what, history } of found) test(what, () => void runHistory(decodeHistory(history)));

@@ -10,7 +10,7 @@ import { logFrameHeader } from "../../src/format/change-record.ts";
 import type { OpenFileSystem } from "../../src/fs/active.ts";
 import type { DurableAt } from "../../src/fs/file-system.ts";
 import { parseFrame } from "../../src/fs/replay.ts";
-import type { LogFrame } from "../../src/volume/change-log/frames.ts";
+import { type LogFrame, writeFrames } from "../../src/volume/change-log/frames.ts";
 import type { CpCause, FrozenCp, Volume } from "../../src/volume/volume.ts";
 
 /** A consistency point on its way, and what has been done for it. */
@@ -21,9 +21,9 @@ interface InFlight {
 
 type Stage = "frozen" | "flushed" | "first copy" | "second copy";
 
-/** A frame on its way: frames are written one after the other, in order. */
-interface FrameInFlight {
-  readonly frame: LogFrame;
+/** Frames on their way: all that there were when the ones before had become durable. */
+interface FramesInFlight {
+  readonly frames: readonly LogFrame[];
   isFlushed: boolean;
 }
 
@@ -76,7 +76,9 @@ export interface Host {
 export function openHost(options: HostOptions): Host {
   const { volume, fs, device, trace } = options;
   let inFlight: InFlight | undefined;
-  const line: FrameInFlight[] = [];
+  /** Frames that are formed and not on their way yet. */
+  let line: LogFrame[] = [];
+  let writing: FramesInFlight | undefined;
   let referred: Referred[] = [];
   let framedSeq = 0;
   let frames = 0;
@@ -136,25 +138,33 @@ export function openHost(options: HostOptions): Host {
     const frame = fs.logFrame();
     if (frame !== undefined) {
       trace(`  frame of the log: up to change ${frame.lastSeq}, ${frame.bytes.length / BLOCK_BYTES} blocks`);
-      line.push({ frame, isFlushed: !frame.needsFlush });
+      line.push(frame);
     }
     return volume.log.isOpen;
   }
 
-  function stepLog(current: FrameInFlight): void {
-    const { frame } = current;
-    if (!current.isFlushed) {
-      device.flush();
-      current.isFlushed = true;
-      return;
+  /** False: no frame is on its way. */
+  function stepLog(): boolean {
+    if (writing === undefined) {
+      if (line.length === 0) return false;
+      writing = { frames: line, isFlushed: !line.some(({ needsFlush }) => needsFlush) };
+      line = [];
     }
-    device.writeDurable(frame.vbn, frame.bytes);
-    referred.push({ seq: frame.lastSeq, vbns: blocksOf(frame) });
-    line.shift();
-    framedSeq = frame.lastSeq;
-    frames += 1;
-    trace(`  frame of the log: changes up to ${frame.lastSeq} are durable`);
+    if (!writing.isFlushed) {
+      device.flush();
+      writing.isFlushed = true;
+      return true;
+    }
+    const written = writing.frames;
+    framedSeq = writeFrames(written, framedSeq, (vbn, buffers) => {
+      device.writeDurable(vbn, Uint8Array.from(Buffer.concat(buffers)));
+    });
+    writing = undefined;
+    frames += written.length;
+    for (const frame of written) referred.push({ seq: frame.lastSeq, vbns: blocksOf(frame) });
+    trace(`  ${written.length} frames of the log: changes up to ${framedSeq} are durable`);
     acknowledge();
+    return true;
   }
 
   function settle(): void {
@@ -170,9 +180,7 @@ export function openHost(options: HostOptions): Host {
     },
     isReferred: (vbn) => referred.some(({ vbns }) => vbns.has(vbn)),
     advanceLog(): void {
-      const [current] = line;
-      if (current === undefined) formFrame();
-      else stepLog(current);
+      if (!stepLog()) formFrame();
     },
     freeze(cause): void {
       assert(inFlight === undefined, "one consistency point at a time");
@@ -191,11 +199,7 @@ export function openHost(options: HostOptions): Host {
       if (!isDurable(at)) formFrame();
     },
     waitFor(at): void {
-      while (!isDurable(at)) {
-        const [current] = line;
-        if (current === undefined) advance();
-        else stepLog(current);
-      }
+      while (!isDurable(at)) if (!stepLog()) advance();
     },
   };
 }

@@ -70,7 +70,8 @@ export function openOther(clock: Clock, trace: (line: string) => void): Other {
     return base !== undefined && base.id < top.id && base.cpCount < top.cpCount ? base : undefined;
   }
 
-  function recover(): void {
+  /** True: it is what was being sent. */
+  function recover({ digest, top }: Transfer): boolean {
     crashes += 1;
     left = Number.POSITIVE_INFINITY;
     const image = (disk as CrashDevice).crash(prng(seed));
@@ -80,12 +81,14 @@ export function openOther(clock: Clock, trace: (line: string) => void): Other {
     if (volume === undefined) {
       assert.equal(before, undefined, "the other volume is gone after a crash");
       trace("  the other volume: power cut, there is no volume yet");
-      return;
+      return false;
     }
     assert.deepEqual(checkVolume(disk).findings, [], "check of the other volume");
     shown = digestOfReal(openFileSystem({ volume, clock, readOnly: true }));
-    assert([before, transfer?.digest].includes(shown), "the other volume is neither what it was nor what was sent");
-    trace(`  the other volume: power cut, it is ${shown === before ? "what it was" : "what was sent"}`);
+    const isReceived = has(volume, top);
+    assert.equal(shown, isReceived ? digest : before, "the other volume is neither what it was nor what was sent");
+    trace(`  the other volume: power cut, it is ${isReceived ? "what was sent" : "what it was"}`);
+    return isReceived;
   }
 
   /** Goes on where what is durable ends; from the start when a snapshot has given way since, which is a new consistency point. */
@@ -121,10 +124,7 @@ export function openOther(clock: Clock, trace: (line: string) => void): Other {
     const volume = openReadOnly(disk as CrashDevice);
     const at = digestOfReal(openFileSystem({ volume, clock, readOnly: true }));
     assert.equal(at, current.digest, "what was received is not what was sent");
-    assert(
-      volume.snapshots().some(({ uuid }) => sameBytes(uuid, current.top.uuid)),
-      `snapshot ${formatUuid(current.top.uuid)} was received`,
-    );
+    assert(has(volume, current.top), `snapshot ${formatUuid(current.top.uuid)} was received`);
     shown = at;
     transfer = undefined;
     transfers += 1;
@@ -157,10 +157,8 @@ export function openOther(clock: Clock, trace: (line: string) => void): Other {
         push(transfer, frames, checkpoint);
       } catch (error) {
         if (!(error instanceof PowerCut)) throw error;
-        const { digest } = transfer;
-        recover();
         transfer.receiver = undefined;
-        if (shown === digest) finished(transfer);
+        if (recover(transfer)) finished(transfer);
       }
     },
     cut(after, with_): void {
@@ -169,6 +167,10 @@ export function openOther(clock: Clock, trace: (line: string) => void): Other {
       disk?.cutAfter(after);
     },
   };
+}
+
+function has(volume: Volume, { uuid }: SnapshotRecord): boolean {
+  return volume.snapshots().some((found) => sameBytes(found.uuid, uuid));
 }
 
 function volumeOn(device: BlockDevice): Volume | undefined {

@@ -30,11 +30,14 @@
  *   twice in it: so no frame of an earlier time can be taken for one of now, whatever the ring still holds.
  * - A frame never overwrites one that a crash would still need: its room is behind the head of the last durable CP.
  * - Blocks that a frame refers to are not used again before a CP that contains the frame's changes is durable.
+ * - A frame says up to which change the log was durable before it was written. If the log ends earlier, that is no torn
+ *   end but damage, and nobody goes on from there unasked: see frames.ts.
  *
  * The idea is that of the intent log of ZFS and of the NVRAM log of WAFL.
  */
 import assert from "node:assert/strict";
-import type { Fsinfo } from "../../format/fsinfo.ts";
+import { type Fsinfo, NO_FRAMES } from "../../format/fsinfo.ts";
+import type { FoundFrame } from "./frames.ts";
 
 /** What a consistency point says of the log. */
 export type LogRoot = Pick<Fsinfo, "logSeq" | "logHead" | "logNonce" | "logUuid">;
@@ -51,7 +54,7 @@ export const OWN_DEVICE = new Uint8Array(16);
 
 export type LogPhase =
   | { readonly name: "none" }
-  | { readonly name: "unreplayed" }
+  | { readonly name: "unreplayed"; readonly frames: readonly FoundFrame[] }
   | { readonly name: "off" }
   | { readonly name: "armed"; readonly cpCount: number }
   | { readonly name: "open" };
@@ -63,6 +66,8 @@ export interface ChangeLog {
   readonly framedSeq: number;
   /** Frames are there that must be replayed before anything else is changed. */
   readonly isUnreplayed: boolean;
+  /** These. */
+  readonly unreplayed: readonly FoundFrame[];
   /** Frames can be written. */
   readonly isOpen: boolean;
   /** Grows when what was described is not needed any more. */
@@ -81,7 +86,7 @@ export interface ChangeLog {
   place(blocks: number): number | undefined;
   /** All frames have been replayed, up to this change; the next frame goes to `head`. */
   replayed(end: { readonly seq: number; readonly head: number }): void;
-  /** `closing`: nothing follows. What fsinfo says of the log is then that it is the volume's own, and empty. */
+  /** `closing`: nothing follows. What fsinfo says of the log is then that it is the volume's own, and that there are no frames. */
   freeze(cpCount: number, how: { readonly closing: boolean }): LogRoot;
   commit(cpCount: number): void;
 }
@@ -93,12 +98,14 @@ export interface ChangeLogOptions {
   readonly isMoved: boolean;
   /** Of this opening of the volume. */
   readonly nonce: Uint8Array;
-  readonly isUnreplayed: boolean;
+  /** Frames behind fsinfo, to be replayed. */
+  readonly unreplayed: readonly FoundFrame[];
 }
 
-export function openChangeLog({ fsinfo, ring, isMoved, nonce, isUnreplayed }: ChangeLogOptions): ChangeLog {
+export function openChangeLog({ fsinfo, ring, isMoved, nonce, unreplayed }: ChangeLogOptions): ChangeLog {
   const { first: logFirst, blocks: logBlocks } = ring;
-  let phase: LogPhase = logBlocks === 0 ? { name: "none" } : isUnreplayed ? { name: "unreplayed" } : { name: "off" };
+  let phase: LogPhase = { name: logBlocks === 0 ? "none" : "off" };
+  if (unreplayed.length > 0) phase = { name: "unreplayed", frames: unreplayed };
   let seq = fsinfo.logSeq;
   let framedSeq = seq;
   let dropCount = 0;
@@ -123,6 +130,9 @@ export function openChangeLog({ fsinfo, ring, isMoved, nonce, isUnreplayed }: Ch
     },
     get isUnreplayed(): boolean {
       return phase.name === "unreplayed";
+    },
+    get unreplayed(): readonly FoundFrame[] {
+      return phase.name === "unreplayed" ? phase.frames : [];
     },
     get isOpen(): boolean {
       return phase.name === "open";
@@ -168,10 +178,10 @@ export function openChangeLog({ fsinfo, ring, isMoved, nonce, isUnreplayed }: Ch
     },
     freeze(cpCount, { closing }): LogRoot {
       assert(phase.name !== "unreplayed", "the change log has not been replayed");
-      if (closing && ring.uuid !== OWN_DEVICE) {
+      if (closing) {
         drop({ name: "off" });
         framedSeq = seq;
-        return { logSeq: seq, logHead: 0, logNonce: nonce, logUuid: OWN_DEVICE };
+        return { logSeq: seq, logHead: 0, logNonce: NO_FRAMES, logUuid: OWN_DEVICE };
       }
       if (phase.name !== "open" || framedSeq !== seq) drop({ name: "armed", cpCount });
       framedSeq = seq;

@@ -1,9 +1,23 @@
 /**
- * Frames of the change log on the disk: sealed by their checksum, found by number and nonce. Whatever is not the next
- * frame ends the log: zeros, a torn write, a frame of an earlier time.
+ * Frames of the change log on the disk: sealed by their checksum, found by number and nonce. What is not the next frame
+ * ends the log: zeros, a torn write, a frame of an earlier time.
+ *
+ * Or a frame that was acknowledged, and has rotted since. To tell these apart each frame is sealed with the number of the
+ * last change that was durable before it was written:
+ *
+ *     frame            a: 41..45   b: 46..46   c: 47..52   d: 53..60
+ *     durable before      40          45          46          46         c and d were written at once
+ *
+ *     b does not verify    c says that 46 had been durable: damage
+ *     c does not verify    nobody says that 47 had been: the write of c and d was torn, and nobody was told that it was done
+ *
+ * Such a word is true whoever finds it and wherever it stands, and a consistency point that has the changes is behind all
+ * that the ring has lost: so any frame of the nonce counts, at any block. What was written last, one frame or several at
+ * once, has nobody who speaks for it until the next frame or consistency point.
  */
 import { BLOCK_BYTES } from "../../core/block.ts";
 import { checksum } from "../../core/checksum.ts";
+import { FsError } from "../../core/errors.ts";
 import { sameBytes } from "../../core/uuid.ts";
 import type { BlockDevice } from "../../device/block-device.ts";
 import {
@@ -13,12 +27,12 @@ import {
   type LogFrameHeader,
   logFrameHeader,
 } from "../../format/change-record.ts";
-import type { Fsinfo } from "../../format/fsinfo.ts";
+import { type Fsinfo, NO_FRAMES } from "../../format/fsinfo.ts";
 
 /** A frame to be written. */
 export interface LogFrame {
   readonly vbn: number;
-  /** Whole blocks. */
+  /** Whole blocks, yet to be sealed. */
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** All changes up to this number are durable when it is. */
   readonly lastSeq: number;
@@ -35,6 +49,20 @@ export interface FoundFrame {
   readonly head: number;
 }
 
+/** The log behind a consistency point. */
+export interface FoundLog {
+  /** In order. */
+  readonly frames: readonly FoundFrame[];
+  /** Why it cannot have ended there. */
+  readonly damage: LogDamage | undefined;
+}
+
+export interface LogDamage {
+  /** Where the frame should be that is missing. */
+  readonly vbn: number;
+  readonly message: string;
+}
+
 export type LogPlace = Pick<Fsinfo, "logFirst" | "logBlocks" | "logHead" | "logSeq" | "logNonce">;
 
 /** Which device has the log, and where on it. */
@@ -47,63 +75,114 @@ export interface LogLocation {
 const FRAME_CHANGES_MAX = 2 ** 40;
 const CHECKSUM_END = logFrameHeader.offset.checksum + 4;
 
-/** Writes the header and the checksum of a frame whose payload stands behind the place of the header. */
-export function sealFrame(bytes: Uint8Array, header: Omit<LogFrameHeader, "magic" | "checksum" | "reserved">): void {
+/** The last step before a frame is written: what was durable then, and the checksum of it all. */
+export function sealFrame(bytes: Uint8Array, durableSeq: number): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  logFrameHeader.encode(view, 0, { ...header, magic: LOG_FRAME_MAGIC, checksum: 0, reserved: new Uint8Array(20) });
+  logFrameHeader.set.durableSeq(view, 0, durableSeq);
   logFrameHeader.set.checksum(view, 0, checksum(bytes.subarray(CHECKSUM_END)));
 }
 
-/** Makes a frame durable, for who may wait. */
-export function writeFrame(device: BlockDevice, { vbn, bytes, needsFlush }: LogFrame): void {
-  if (needsFlush) device.flush();
-  device.writeDurable(vbn, bytes);
+/**
+ * Writes frames in order, those at once that lie side by side. `write` returns when it is durable. `durableSeq`: the last
+ * change that a frame before has made durable, 0 if there was none. Returns what it is then.
+ */
+export function writeFrames(
+  frames: readonly LogFrame[],
+  durableSeq: number,
+  write: (vbn: number, buffers: readonly Uint8Array[]) => void,
+): number {
+  let seq = durableSeq;
+  for (let first = 0; first < frames.length; ) {
+    let end = first + 1;
+    while (end < frames.length && follows(frames[end] as LogFrame, frames[end - 1] as LogFrame)) end += 1;
+    const neighbours = frames.slice(first, end);
+    for (const { bytes } of neighbours) sealFrame(bytes, seq);
+    write(
+      (neighbours[0] as LogFrame).vbn,
+      neighbours.map(({ bytes }) => bytes),
+    );
+    seq = (neighbours.at(-1) as LogFrame).lastSeq;
+    first = end;
+  }
+  return seq;
 }
 
-/** The frames behind a consistency point, in order. Changes nothing. Throws FsError EIO. */
-export function readFrames({ device, place }: LogLocation): readonly FoundFrame[] {
-  const found: FoundFrame[] = [];
+function follows(frame: LogFrame, before: LogFrame): boolean {
+  return frame.vbn === before.vbn + before.bytes.length / BLOCK_BYTES;
+}
+
+/** The log behind a consistency point. Changes nothing. */
+export function readLog({ device, place }: LogLocation): FoundLog {
+  const frames: FoundFrame[] = [];
+  if (place.logBlocks === 0 || sameBytes(place.logNonce, NO_FRAMES)) return { frames, damage: undefined };
   let blocks = 0;
   let seq = place.logSeq;
   let offset = place.logHead;
-  for (;;) {
-    const frame = nextFrame(device, place, offset, seq);
-    if (frame === undefined) return found;
-    blocks += frameBlocks(frame.header.payloadBytes);
-    if (blocks > place.logBlocks) return found; // around the ring and into itself: not by us
-    found.push(frame);
-    seq = frame.header.lastSeq;
-    offset = frame.head;
+  const damaged = (message: string): FoundLog => ({ frames, damage: { vbn: place.logFirst + offset, message } });
+  try {
+    for (;;) {
+      const frame = nextFrame(device, place, offset, seq);
+      if (frame === undefined) break;
+      blocks += frameBlocks(frame.header.payloadBytes);
+      if (blocks > place.logBlocks) break; // around the ring and into itself: not by us
+      frames.push(frame);
+      seq = frame.header.lastSeq;
+      offset = frame.head;
+    }
+  } catch (error) {
+    if (!(error instanceof FsError)) throw error;
+    return damaged(`changes from ${seq + 1} on cannot be read: ${error.message}`);
   }
-}
-
-/** Are there changes that only the log has? */
-export function hasFrames({ device, place }: LogLocation): boolean {
-  return place.logBlocks > 0 && nextFrame(device, place, place.logHead, place.logSeq) !== undefined;
+  const durableSeq = lastDurable(device, place);
+  if (durableSeq <= seq) return { frames, damage: undefined };
+  return damaged(
+    `changes ${seq + 1} to ${durableSeq} had been made durable, and the frame that has them does not verify`,
+  );
 }
 
 /** The frame after change `seq`: where the one before ends, or at the start of the ring, if there was no room for it. */
 function nextFrame(device: BlockDevice, place: LogPlace, offset: number, seq: number): FoundFrame | undefined {
+  const isNext = ({ firstSeq }: LogFrameHeader): boolean => firstSeq === seq + 1;
   return (
-    (offset < place.logBlocks ? frameAt(device, place, offset, seq) : undefined) ??
-    (offset > 0 ? frameAt(device, place, 0, seq) : undefined)
+    (offset < place.logBlocks ? frameAt(device, place, offset, isNext) : undefined) ??
+    (offset > 0 ? frameAt(device, place, 0, isNext) : undefined)
   );
 }
 
-function frameAt(device: BlockDevice, place: LogPlace, offset: number, seq: number): FoundFrame | undefined {
+/** The last change that had been durable, by all that is in the ring. What cannot be read says nothing. */
+function lastDurable(device: BlockDevice, place: LogPlace): number {
+  let seq = 0;
+  const saysMore = ({ durableSeq }: LogFrameHeader): boolean => durableSeq > seq;
+  for (let offset = 0; offset < place.logBlocks; offset++) {
+    try {
+      seq = frameAt(device, place, offset, saysMore)?.header.durableSeq ?? seq;
+    } catch (error) {
+      if (!(error instanceof FsError)) throw error;
+    }
+  }
+  return seq;
+}
+
+function frameAt(
+  device: BlockDevice,
+  place: LogPlace,
+  offset: number,
+  isWanted: (header: LogFrameHeader) => boolean,
+): FoundFrame | undefined {
   const { logFirst, logBlocks, logNonce } = place;
-  if (offset >= logBlocks) return undefined;
   const first = new Uint8Array(BLOCK_BYTES);
   device.read(logFirst + offset, 1, first, 0);
-  const header = logFrameHeader.decode(new DataView(first.buffer), 0);
-  if (header.magic !== LOG_FRAME_MAGIC || !sameBytes(header.nonce, logNonce)) return undefined;
-  if (header.firstSeq !== seq + 1 || header.lastSeq < header.firstSeq) return undefined;
-  if (header.lastSeq - header.firstSeq >= FRAME_CHANGES_MAX) return undefined;
-  const blocks = frameBlocks(header.payloadBytes);
+  const view = new DataView(first.buffer);
+  if (logFrameHeader.get.magic(view, 0) !== LOG_FRAME_MAGIC) return undefined;
+  const header = logFrameHeader.decode(view, 0);
+  if (!sameBytes(header.nonce, logNonce) || !isWanted(header)) return undefined;
+  const { firstSeq, lastSeq, payloadBytes } = header;
+  if (lastSeq < firstSeq || lastSeq - firstSeq >= FRAME_CHANGES_MAX) return undefined;
+  const blocks = frameBlocks(payloadBytes);
   if (blocks > LOG_FRAME_BLOCKS_MAX || offset + blocks > logBlocks) return undefined;
   const bytes = new Uint8Array(blocks * BLOCK_BYTES);
   device.read(logFirst + offset, blocks, bytes, 0);
   if (checksum(bytes.subarray(CHECKSUM_END)) !== header.checksum) return undefined;
-  const payload = bytes.subarray(logFrameHeader.size, logFrameHeader.size + header.payloadBytes);
+  const payload = bytes.subarray(logFrameHeader.size, logFrameHeader.size + payloadBytes);
   return { header, payload, head: offset + blocks };
 }
