@@ -31,7 +31,8 @@ import { type FileDevice, openFileDevice } from "../device/file-device.ts";
 import { lockVolume } from "../device/volume-lock.ts";
 import type { ControlRequest } from "../format/control-message.ts";
 import type { Damage, DamageCounts } from "../fs/damage.ts";
-import { type DurableAt, type Name, type NodeId, ROOT_NODE } from "../fs/file-system.ts";
+import { type DurableAt, type Name, ROOT_NODE } from "../fs/file-system.ts";
+import type { Errand } from "../fuse/kernel/connection.ts";
 import { errorReply, sendReply } from "../fuse/kernel/loop.ts";
 import { invalidateEntry, invalidateInode } from "../fuse/kernel/notify.ts";
 import { MOUNT_TYPE, mountDevice, mountTable, unmount } from "../fuse/mount.ts";
@@ -177,9 +178,8 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       case "damage":
         noteDamage(state, event.counts, event.first);
         return;
-      case "flush":
-        await writeBack(event.node, event.offset).catch(reportError);
-        link.post({ kind: "again", request: event.request });
+      case "errand":
+        await runErrand(event.errand, event.request);
         return;
       case "unfinished":
         link.post({ kind: "go-on" });
@@ -221,8 +221,24 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     });
   }
 
-  async function writeBack(node: NodeId, offset: number): Promise<void> {
-    if (door !== undefined) await invalidateInode(door.descriptor, node, { offset, lengthBytes: 0 });
+  async function runErrand(errand: Errand, request: Uint8Array): Promise<void> {
+    if (errand.kind === "write-back") {
+      const { node, offset } = errand;
+      if (door !== undefined) {
+        await invalidateInode(door.descriptor, node, { offset, lengthBytes: 0 }).catch(reportError);
+      }
+      link.post({ kind: "again", request, result: 0 });
+      return;
+    }
+    const verb = errand.request;
+    try {
+      assert(isVolumeRequest(verb));
+      if (syncsFirst(verb.verb)) await syncMount(mountedAs);
+      link.post({ kind: "errand-verb", verb, request });
+    } catch (error) {
+      reportError(error);
+      link.post({ kind: "again", request, result: errnoOf("EIO") });
+    }
   }
 
   /** Something could not be made durable: the server thread must know. */

@@ -1,5 +1,5 @@
 /** Errors cross threads and sockets as plain data: class, message and hint survive, a stack does not. */
-import { CorruptionError, type ErrnoName, FsError, UserError } from "../core/errors.ts";
+import { CorruptionError, type ErrnoName, errnoOf, FsError, UserError } from "../core/errors.ts";
 import type { ControlError } from "../format/control-message.ts";
 
 /** What a person gets to read of any error. */
@@ -13,6 +13,12 @@ export function plainError(error: unknown): ControlError {
     };
   }
   return { failure: "failed", message: error instanceof Error ? error.message : String(error), hint: "" };
+}
+
+/** The same for a program: what a system call answers. */
+export function errnoFor(error: unknown): number {
+  const cause = error instanceof UserError ? error.cause : error;
+  return cause instanceof FsError || cause instanceof CorruptionError ? cause.errno : errnoOf("EIO");
 }
 
 export function userError({ failure, message, hint }: ControlError): UserError {

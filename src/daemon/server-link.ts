@@ -43,7 +43,7 @@ export type ServerEvent = Extract<
       | "failed"
       | "log"
       | "damage"
-      | "flush"
+      | "errand"
       | "unfinished"
       | "stale";
   }
@@ -100,7 +100,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
       case "failed":
       case "log":
       case "damage":
-      case "flush":
+      case "errand":
       case "unfinished":
       case "stale":
         onEvent(message);

@@ -25,7 +25,7 @@ import { assertNever } from "../core/numbers.ts";
 import { openFileDevice } from "../device/file-device.ts";
 import { openFileSystem } from "../fs/active.ts";
 import { type Name, ROOT_NODE } from "../fs/file-system.ts";
-import { serve } from "../fuse/kernel/loop.ts";
+import { type Again, serve } from "../fuse/kernel/loop.ts";
 import type { PathRequest } from "../fuse/native/path-request.ts";
 import { type PathServer, pathServer } from "../fuse/native/path-server.ts";
 import { readFsinfo } from "../volume/fsinfo-copies.ts";
@@ -37,16 +37,13 @@ import { openInbox } from "./inbox.ts";
 import { beats } from "./light-sleep.ts";
 import { openLogFile } from "./log-file.ts";
 import { logLine } from "./log-line.ts";
-import { plainError } from "./plain-error.ts";
+import { errnoFor, plainError } from "./plain-error.ts";
 import { hold, lastChange, makeDurable, writeLog } from "./server-durable.ts";
 import { balance, ease, fullNotes, makeSpace, offerToGoOn, reclaim, settle, wantEased } from "./server-space.ts";
 import type { Server } from "./server-state.ts";
 import { systemClock, systemRandom } from "./system.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
 import { causeOf, performVerb, type VolumeRequest } from "./volume-verbs.ts";
-
-/** Asks the loop to handle a request that it has handed out. */
-type Again = (request: Uint8Array) => void;
 
 run(workerData as ServerStart);
 
@@ -163,7 +160,7 @@ function serveMount(server: Server): void {
       },
       hold: (seq, reply) => hold(server, seq, descriptor, reply),
       holdAll,
-      flush: (node, offset, request) => send({ kind: "flush", node, offset, request }),
+      send: (errand, request) => send({ kind: "errand", errand, request }),
       log: (text) => send({ kind: "log", message: text }),
     });
     return;
@@ -205,6 +202,7 @@ function servePaths(server: Server): void {
       case "committed":
       case "failed":
       case "go-on":
+      case "errand-verb":
       case "again":
         receive(server, message, () => {});
     }
@@ -246,9 +244,14 @@ function receiveAll(server: Server, again: Again): "continue" | "stop" {
 function receive(server: Server, message: ToServer, again: Again): void {
   const { volume, turns } = server;
   switch (message.kind) {
-    case "verb":
-      performRequest(server, message.id, message.request);
+    case "verb": {
+      const { id, request } = message;
+      perform(server, request, {
+        done: (value) => server.send({ kind: "result", id, value }),
+        refused: (error) => server.send({ kind: "refused", id, error: plainError(error) }),
+      });
       return;
+    }
     case "take-cp":
       if (volume.dirty) wantEased(server, message.cause);
       return;
@@ -269,7 +272,10 @@ function receive(server: Server, message: ToServer, again: Again): void {
       offerToGoOn(server);
       return;
     case "again":
-      again(message.request);
+      again(message.request, message.result);
+      return;
+    case "errand-verb":
+      performErrand(server, message.verb, message.request);
       return;
     case "serve":
     case "serve-paths":
@@ -282,22 +288,32 @@ function receive(server: Server, message: ToServer, again: Again): void {
   }
 }
 
-function performRequest(server: Server, id: number, request: VolumeRequest): void {
-  const { volume, turns, send } = server;
-  const refuse = (error: unknown): void => send({ kind: "refused", id, error: plainError(error) });
-  const perform = (): (() => unknown) => performVerb(volume, request.verb, request.arguments as never);
-  const answer = (value: unknown): void => send({ kind: "result", id, value });
+/** Who hears how a verb has ended. */
+interface Outcome {
+  readonly done: (value: unknown) => void;
+  readonly refused: (error: unknown) => void;
+}
+
+/** A request that came to a verb is asked again when that has ended: behind the one in hand, if there is one. */
+function performErrand(server: Server, verb: VolumeRequest, request: Uint8Array): void {
+  const askAgain = (result: number): void => server.inbox.putOff({ kind: "again", request, result });
+  perform(server, verb, { done: () => askAgain(0), refused: (error) => askAgain(errnoFor(error)) });
+}
+
+function perform(server: Server, request: VolumeRequest, { done, refused }: Outcome): void {
+  const { volume, turns } = server;
+  const change = (): (() => unknown) => performVerb(volume, request.verb, request.arguments as never);
   const cause = causeOf(request.verb);
   if (cause === undefined || !volume.writable) {
     try {
-      answer(perform()());
+      done(change()());
     } catch (error) {
-      refuse(error);
+      refused(error);
     }
     return;
   }
   if (request.verb === "sync" && !volume.dirty && turns.state.phase === "idle") {
-    answer({ cpCount: volume.committed.cpCount });
+    done({ cpCount: volume.committed.cpCount });
     return;
   }
   let result: () => unknown;
@@ -305,22 +321,22 @@ function performRequest(server: Server, id: number, request: VolumeRequest): voi
     cause,
     apply: () => {
       try {
-        result = request.verb === "snapshot-restore" ? restore(server, perform) : perform();
+        result = request.verb === "snapshot-restore" ? restore(server, change) : change();
         return true;
       } catch (error) {
-        refuse(error);
+        refused(error);
         return false;
       }
     },
-    committed: () => answer(result()),
-    failed: (text) => refuse(new UserError("failed", `the volume has failed: ${text}`)),
+    committed: () => done(result()),
+    failed: (text) => refused(new UserError("failed", `the volume has failed: ${text}`)),
   });
 }
 
 /** Setting the filesystem back makes the kernel's caches of the root wrong: of the names before and after. */
-function restore(server: Server, perform: () => () => unknown): () => unknown {
+function restore(server: Server, change: () => () => unknown): () => unknown {
   const before = rootNames(server);
-  const result = perform();
+  const result = change();
   server.send({ kind: "stale", names: [...new Set([...before, ...rootNames(server)])] });
   return result;
 }

@@ -10,7 +10,8 @@ import type { ChangeSeq, CpCount } from "../core/numbers.ts";
 import type { ControlError } from "../format/control-message.ts";
 import type { AccessTimes, SnapshotDirectories } from "../fs/context.ts";
 import type { Damage, DamageCounts } from "../fs/damage.ts";
-import type { DurableAt, Name, NodeId } from "../fs/file-system.ts";
+import type { DurableAt, Name } from "../fs/file-system.ts";
+import type { Errand } from "../fuse/kernel/connection.ts";
 import type { PathReply, PathRequest } from "../fuse/native/path-request.ts";
 import type { CpCause, FrozenCp } from "../volume/volume.ts";
 import type { ChangeLogPlace, Durability, MountMode } from "./config.ts";
@@ -58,8 +59,10 @@ export type ToServer =
   | { readonly kind: "go-on" }
   /** The block file has a newer consistency point. */
   | { readonly kind: "follow" }
-  /** The pages that this request depends on have been written back: it can be answered. */
-  | { readonly kind: "again"; readonly request: Uint8Array };
+  /** A verb that a request through the mount comes to. */
+  | { readonly kind: "errand-verb"; readonly verb: VolumeRequest; readonly request: Uint8Array }
+  /** What this request depended on is done, or has failed with this errno: it can be answered. */
+  | { readonly kind: "again"; readonly request: Uint8Array; readonly result: number };
 
 export type FromServer =
   | { readonly kind: "opened"; readonly status: VolumeSummary }
@@ -70,8 +73,8 @@ export type FromServer =
   | { readonly kind: "held"; readonly durableAt: ChangeSeq; readonly reply: Uint8Array }
   /** The reply to a request by path, which must wait until these changes are durable unless that is 0. */
   | { readonly kind: "answered"; readonly id: number; readonly durableAt: DurableAt; readonly reply: PathReply }
-  /** A request that depends on pages of the kernel: they are to be written back, and it is to be asked again. */
-  | { readonly kind: "flush"; readonly node: NodeId; readonly offset: number; readonly request: Uint8Array }
+  /** A request that depends on something to be done first; then it is to be asked again. */
+  | { readonly kind: "errand"; readonly errand: Errand; readonly request: Uint8Array }
   /** Deleted files are to be freed, or data to be written, slice by slice: the next one when "go-on" says so. */
   | { readonly kind: "unfinished" }
   /** The kernel's caches of the root and of these names in it are wrong: the filesystem was set back. */

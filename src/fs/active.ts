@@ -42,7 +42,7 @@ import { dataOperations } from "./data.ts";
 import type { FileSystem, FileSystemStatus } from "./file-system.ts";
 import { openHandles } from "./handles.ts";
 import { nameOperations } from "./namespace.ts";
-import { openStates, type States } from "./nodes.ts";
+import { openStates, SNAPSHOTS_NODE, type States } from "./nodes.ts";
 import { operationClock } from "./operation-clock.ts";
 import { type Orphans, openOrphans } from "./reclaim.ts";
 import { renameOperation } from "./rename.ts";
@@ -130,6 +130,7 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
     ...attributeOperations(context),
     ...dataOperations(context),
     rename: renameOperation(context),
+    isSnapshotDirectory: (node) => node === SNAPSHOTS_NODE && states.current.writable,
     forget: (node, count) => states.forget(node, count),
     status: () => statusOf(volume),
   };

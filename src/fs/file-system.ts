@@ -128,6 +128,8 @@ export type DurableAt = ChangeSeq | 0;
 export interface FileSystem {
   /** ENOENT when there is none, see NO_ENTRY. Counts one lookup of the node. */
   lookup(parent: NodeId, name: Name): Entry;
+  /** The directory of all snapshots that may come and go, as entries of it: see snapshot-view.ts. */
+  isSnapshotDirectory(node: NodeId): boolean;
   /** The kernel forgets `count` lookups of the node. */
   forget(node: NodeId, count: number): void;
   getAttributes(node: NodeId): AttributesReply;

@@ -3,7 +3,8 @@
  * directory existed, and that entry is the directory as it was then. It is the same directory if its inode has the same
  * number and generation, whatever its name was and wherever it was; so a directory that was moved keeps its history.
  *
- * Snapshots come and go by commands, so the kernel must ask each time; what is inside of one never changes. A file or
+ * Snapshots come and go by commands, or by mkdir, rmdir and rename in the .snapshot of the root, which the front door turns into
+ * the same (dispatch.ts); so the kernel must ask each time. What is inside of one never changes. A file or
  * directory of the user that has the name .snapshot, made while there were none of ours, goes first.
  */
 import { CorruptionError, FsError } from "../core/errors.ts";
@@ -59,7 +60,7 @@ function attributesFor(context: Context, state: State, directory: Inode): Attrib
   return {
     ...attributesOf(state, directory),
     ino: snapshotsIno(directory.ino),
-    mode: S_IFDIR | 0o555,
+    mode: S_IFDIR | (state.writable && directory.ino === ROOT_INO ? 0o755 : 0o555),
     linkCount: directory.ino === ROOT_INO ? 2 + snapshots.length : LINKS_NOT_COUNTED,
     sizeBytes: 0,
     sectorCount: 0,

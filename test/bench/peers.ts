@@ -52,6 +52,9 @@ export interface Streams {
 export interface Snapshots {
   readonly create: (name: string) => string;
   readonly remove: (name: string) => string;
+  /** The same by system calls in the mount; where there are none, by the commands. */
+  readonly createInPlace?: (name: string) => string;
+  readonly removeInPlace?: (name: string) => string;
 }
 
 export interface Place {
@@ -109,6 +112,8 @@ function tidemark(name: string, mainPath: string, place: Place): Peer {
     streams: {
       ...streamed({
         create: (snapshot) => `${tide} snapshot create '${image}' ${snapshot}`,
+        createInPlace: (snapshot) => `mkdir '${directory}/.snapshot/${snapshot}'`,
+        removeInPlace: (snapshot) => `rmdir '${directory}/.snapshot/${snapshot}'`,
         remove: (snapshot) => `${tide} snapshot delete '${image}' ${snapshot} --force`,
         send: (snapshot, base) =>
           `${tide} image send '${image}' ${snapshot}${base === undefined ? "" : ` --base ${base}`}`,
@@ -345,13 +350,12 @@ interface StreamLines extends Snapshots {
 }
 
 function streamed({
-  create,
-  remove,
   send,
   receive,
+  ...snapshots
 }: StreamLines): Pick<Streams, "snapshots" | "send" | "transfer" | "size"> {
   return {
-    snapshots: { create, remove },
+    snapshots,
     send,
     transfer: (name, base) => `${send(name, base)} | (${receive})`,
     size: (name, base) => `${send(name, base)} | wc -c`,

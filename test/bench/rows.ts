@@ -158,23 +158,11 @@ export const rows: readonly Row[] = [
       return [(PROCESS_COUNT * count) / Math.max(...(await Promise.all(each)))];
     },
   },
-  {
-    name: "snapshot create, idle",
-    values: [{ label: "", unit: "s", goals: { btrfs: 1 } }],
-    needs: "snapshots",
-    prepare: async (session) => {
-      await haveSmall(session);
-      await shell(`${snapshotsOf(session.peer).remove("idle")} 2>/dev/null || true`);
-    },
-    measure: async ({ peer }) => [await secondsOf(snapshotsOf(peer).create("idle"), [])],
-  },
-  {
-    name: "snapshot delete",
-    values: [{ label: "", unit: "s" }],
-    needs: "snapshots",
-    prepare: async ({ peer }) => void (await shell(`${snapshotsOf(peer).create("idle")} 2>/dev/null || true`)),
-    measure: async ({ peer }) => [await secondsOf(snapshotsOf(peer).remove("idle"), [])],
-  },
+  ...snapshot("by the command", ({ create, remove }) => ({ create, remove })),
+  ...snapshot("in the mount", ({ create, remove, createInPlace, removeInPlace }) => ({
+    create: createInPlace ?? create,
+    remove: removeInPlace ?? remove,
+  })),
   {
     name: "full image",
     values: [
@@ -278,6 +266,30 @@ function directory(name: string, countOf: (sizes: Sizes) => number, without: Rea
         return [rate];
       },
     }),
+  ];
+}
+
+/** One is created and deleted while nothing else happens. */
+function snapshot(way: string, of: (snapshots: Snapshots) => Pick<Snapshots, "create" | "remove">): readonly Row[] {
+  const linesOf = ({ peer }: Session): Pick<Snapshots, "create" | "remove"> => of(snapshotsOf(peer));
+  return [
+    {
+      name: `snapshot create ${way}, idle`,
+      values: [{ label: "", unit: "s", goals: { btrfs: 1 } }],
+      needs: "snapshots",
+      prepare: async (session) => {
+        await haveSmall(session);
+        await shell(`${linesOf(session).remove("idle")} 2>/dev/null || true`);
+      },
+      measure: async (session) => [await secondsOf(linesOf(session).create("idle"), [])],
+    },
+    {
+      name: `snapshot delete ${way}`,
+      values: [{ label: "", unit: "s" }],
+      needs: "snapshots",
+      prepare: async (session) => void (await shell(`${linesOf(session).create("idle")} 2>/dev/null || true`)),
+      measure: async (session) => [await secondsOf(linesOf(session).remove("idle"), [])],
+    },
   ];
 }
 

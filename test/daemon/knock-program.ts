@@ -12,7 +12,7 @@ const directory = process.argv[2] ?? "";
 const { descriptor } = await mount({ source: "memory", directory, readOnly: false, options: [] });
 const connection = makeConnection({
   fileSystem: memoryFileSystem({ clock: systemClock() }),
-  canFlush: false,
+  canSend: false,
   log: () => {},
 });
 

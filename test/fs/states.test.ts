@@ -82,7 +82,7 @@ test(".snapshot is found and not listed, and shows the snapshots of the user onl
   snapshot(bench, "held", { mirror: true });
   assert.deepEqual(list(fs, ROOT_NODE), []);
   const entry = fs.lookup(ROOT_NODE, asName(".snapshot"));
-  assert.equal(entry.attributes.mode, 0o040555);
+  assert.equal(entry.attributes.mode, 0o040755);
   assert.equal(entry.attributes.linkCount, 3);
   const name = Buffer.from("caf\u00e9").toString("latin1");
   assert.deepEqual(

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { Worker } from "node:worker_threads";
-import type { NodeId } from "../../src/fs/file-system.ts";
+import type { Errand } from "../../src/fuse/kernel/connection.ts";
 import { invalidateInode } from "../../src/fuse/kernel/notify.ts";
 import { mount, unmount } from "../../src/fuse/mount.ts";
 import { isMounted } from "../support/mounts.ts";
@@ -45,7 +45,7 @@ export async function mountMemory(t: TestContext, how: MemoryMountOptions = {}):
   const ended = new Promise<string>((settle) => {
     worker.on("message", (message: ServerMessage) => {
       if (message.kind === "log") log.push(message.text);
-      else if (message.kind === "flush") void flush(message.node as NodeId, message.offset, message.request);
+      else if (message.kind === "errand") void run(message.errand, message.request);
       else if (message.kind === "ended") settle(message.why);
       else {
         const next = wanted.shift();
@@ -55,8 +55,9 @@ export async function mountMemory(t: TestContext, how: MemoryMountOptions = {}):
     });
     worker.on("error", (error) => settle(`the worker failed: ${String(error)}`));
   });
-  async function flush(node: NodeId, offset: number, request: Uint8Array): Promise<void> {
-    await invalidateInode(descriptor, node, { offset, lengthBytes: 0 });
+  async function run(errand: Errand, request: Uint8Array): Promise<void> {
+    assert(errand.kind === "write-back"); // there are no snapshots here
+    await invalidateInode(descriptor, errand.node, { offset: errand.offset, lengthBytes: 0 });
     worker.postMessage(request, []);
     await knock(1);
   }

@@ -2,7 +2,8 @@
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import type { Clock } from "../../src/core/clock.ts";
 import { changeSeq } from "../../src/core/numbers.ts";
-import type { FileSystem, NodeId } from "../../src/fs/file-system.ts";
+import type { FileSystem } from "../../src/fs/file-system.ts";
+import type { Errand } from "../../src/fuse/kernel/connection.ts";
 import { serve } from "../../src/fuse/kernel/loop.ts";
 import { type MemoryFileSystem, memoryFileSystem } from "../support/memory-file-system.ts";
 
@@ -37,7 +38,7 @@ export interface ServerData {
 
 export type ServerMessage =
   | { readonly kind: "held"; readonly cp: number; readonly reply: Uint8Array }
-  | { readonly kind: "flush"; readonly node: number; readonly offset: number; readonly request: Uint8Array }
+  | { readonly kind: "errand"; readonly errand: Errand; readonly request: Uint8Array }
   | { readonly kind: "log"; readonly text: string }
   | { readonly kind: "ended"; readonly why: string };
 
@@ -99,11 +100,11 @@ if (parentPort !== null) {
       onWake(again) {
         Atomics.add(shared, counter.wakes, 1);
         const word = Atomics.exchange(shared, counter.wake, 0);
-        for (let got = next(); got !== undefined; got = next()) again(got.message);
+        for (let got = next(); got !== undefined; got = next()) again(got.message, 0);
         return word === 2 ? "stop" : "continue";
       },
       ...(data.flushes && {
-        flush: (node: NodeId, offset: number, request: Uint8Array) => post({ kind: "flush", node, offset, request }),
+        send: (errand: Errand, request: Uint8Array) => post({ kind: "errand", errand, request }),
       }),
       afterRequest: () => Atomics.add(shared, counter.requests, 1),
       hold: (cp, reply) => post({ kind: "held", cp, reply }),

@@ -236,6 +236,7 @@ export function memoryFileSystem({ clock, durableAt = () => 0 }: MemoryFileSyste
       if (name === "..") return entryOf(nodeOf(directory.parent as Fs.NodeId));
       return entryOf(existing(directory, name));
     },
+    isSnapshotDirectory: () => false,
     forget(id, count): void {
       const node = nodes.get(id);
       if (node === undefined) return;

@@ -8,6 +8,7 @@
  */
 import { alignedMemory } from "../../core/aligned-memory.ts";
 import { FsError } from "../../core/errors.ts";
+import type { ControlRequest } from "../../format/control-message.ts";
 import type { FileSystem, Handle, NodeId } from "../../fs/file-system.ts";
 import {
   initFlag,
@@ -57,13 +58,20 @@ const WANTED =
   initFlag.SETXATTR_EXT |
   initFlag.INIT_EXT;
 
+/** What other threads do for a request that cannot be answered at once. */
+export type Errand =
+  /** The kernel writes back the pages of a node from `offset` on, and drops them. */
+  | { readonly kind: "write-back"; readonly node: NodeId; readonly offset: number }
+  /** A verb, as a command may ask for it. */
+  | { readonly kind: "verb"; readonly request: ControlRequest };
+
 export type Log = (message: string) => void;
 
 export interface ConnectionOptions {
   readonly fileSystem: FileSystem;
   /** The write-back cache: the kernel may have data that the server has not. Default: true. */
   readonly writeBack?: boolean;
-  readonly canFlush?: boolean;
+  readonly canSend?: boolean;
   readonly log: Log;
 }
 
@@ -100,12 +108,12 @@ export interface Connection {
 
   /** With the write-back cache: the files that the kernel may hold dirty pages of, by handle and by node. */
   readonly writers: Writers;
-  /** Whether the server can have dirty pages written back, and whether it has for the request in hand. */
-  readonly canFlush: boolean;
-  isFlushed: boolean;
-  /** The request in hand is to be asked again when the pages of its node, from `flushFrom` on, are written back. */
-  wantsFlush: boolean;
-  flushFrom: number;
+  /** Whether there is somebody for errands. */
+  readonly canSend: boolean;
+  /** Set by a handler: what must be done before the request in hand, which is then asked again, can be answered. */
+  errand: Errand | undefined;
+  /** How the errand of the request in hand ended: an errno, 0: well; undefined: there has been none. */
+  errandResult: number | undefined;
 }
 
 /** Which nodes are open for writing. Only the write-back cache has use for it. */
@@ -116,7 +124,7 @@ export interface Writers {
 }
 
 export function makeConnection(options: ConnectionOptions): Connection {
-  const { fileSystem, writeBack = true, canFlush = false, log } = options;
+  const { fileSystem, writeBack = true, canSend = false, log } = options;
   const requestStart = PAGE_BYTES - requestHeader.size - writeRequest.size;
   const requestBytesMax = PAGE_BYTES - requestStart + PAYLOAD_BYTES_MAX + PAGE_BYTES;
   const replyStart = 3 * PAGE_BYTES + PAYLOAD_BYTES_MAX - replyHeader.size;
@@ -144,10 +152,9 @@ export function makeConnection(options: ConnectionOptions): Connection {
     durableAt: 0,
     bug: undefined,
     writers: makeWriters(),
-    canFlush,
-    isFlushed: false,
-    wantsFlush: false,
-    flushFrom: 0,
+    canSend,
+    errand: undefined,
+    errandResult: undefined,
   };
 }
 

@@ -10,15 +10,18 @@
  * So every request is answered, once, before the next one is read, or is held for its consistency point.
  */
 import { CorruptionError, errnoOf, FsError } from "../../core/errors.ts";
+import type { ControlRequest } from "../../format/control-message.ts";
 import { isAccessList } from "../../fs/access-list.ts";
 import {
   type Changed,
   type Entry,
   type FileSystem,
   type FileSystemStatus,
+  type Name,
   NO_ENTRY,
   type NodeId,
   type Opened,
+  RENAME_NOREPLACE,
   XATTR_CLEAR_SETGID,
 } from "../../fs/file-system.ts";
 import * as abi from "./abi.ts";
@@ -121,7 +124,7 @@ const rows: readonly (Row | undefined)[] = table([
   [opcode.SYMLINK, "SYMLINK", 0, (c, fs) => entry(c, fs.symlink(c.node, takeName(c), takeString(c), callerOf(c)))],
   [opcode.LINK, "LINK", abi.linkRequest.size, link],
   [opcode.UNLINK, "UNLINK", 0, (c, fs) => fs.unlink(c.node, takeName(c))],
-  [opcode.RMDIR, "RMDIR", 0, (c, fs) => fs.removeDirectory(c.node, takeName(c))],
+  [opcode.RMDIR, "RMDIR", 0, removeDirectory],
   [opcode.RENAME, "RENAME", abi.renameRequest.size, rename],
   [opcode.RENAME2, "RENAME2", abi.rename2Request.size, rename2],
 
@@ -158,14 +161,14 @@ const rows: readonly (Row | undefined)[] = table([
 
 /**
  * Answers the request that lies in the connection's buffer, `lengthBytes` long, in its reply buffer, and returns the
- * length of the reply; 0: none is due now. The reply is to wait for `connection.durableAt`. With `connection.wantsFlush`
- * the request is to be given again once the kernel's dirty pages are written back. Never throws: after a bug
+ * length of the reply; 0: none is due now. The reply is to wait for `connection.durableAt`. With `connection.errand`
+ * the request is to be given again once that is done. Never throws: after a bug
  * `connection.bug` holds what was thrown, and the server sends the reply and stops.
  */
 export function dispatch(connection: Connection, lengthBytes: number): number {
   const { requestView: view, replyView, log } = connection;
   connection.durableAt = 0;
-  connection.wantsFlush = false;
+  connection.errand = undefined;
   if (lengthBytes < requestHeader.size) {
     log(`a request of ${lengthBytes} bytes cannot be answered`);
     return 0;
@@ -191,6 +194,7 @@ function run(connection: Connection, row: Row, lengthBytes: number): number {
   if (connection.node > Number.MAX_SAFE_INTEGER) return refuse(ESTALE);
   connection.requestBytes = lengthBytes;
   connection.at = argumentsEnd;
+  if (connection.errandResult !== undefined && connection.errandResult !== 0) return refuse(connection.errandResult);
   try {
     return row.handler(connection, fileSystem, view) ?? 0;
   } catch (error) {
@@ -273,9 +277,42 @@ function makeNode(connection: Connection, fs: FileSystem, view: DataView): numbe
 }
 
 function makeDirectory(connection: Connection, fs: FileSystem, view: DataView): number {
+  const { node } = connection;
+  const name = takeName(connection);
+  if (changesSnapshots(connection, fs)) {
+    const given = { name: snapshotName(name), mirror: false };
+    return (
+      byVerb(connection, { verb: "snapshot-create", arguments: given }) ?? entry(connection, fs.lookup(node, name))
+    );
+  }
   const mode = abi.mkdirRequest.get.mode(view, ARGUMENTS);
   const maker = makerOf(connection, abi.mkdirRequest.get.umask(view, ARGUMENTS));
-  return entry(connection, fs.makeDirectory(connection.node, takeName(connection), mode, maker));
+  return entry(connection, fs.makeDirectory(node, name, mode, maker));
+}
+
+function removeDirectory(connection: Connection, fs: FileSystem): number | void {
+  const name = takeName(connection);
+  if (!changesSnapshots(connection, fs)) return fs.removeDirectory(connection.node, name);
+  return byVerb(connection, { verb: "snapshot-delete", arguments: { name: snapshotName(name) } });
+}
+
+/** What is made there is a snapshot, if there is somebody to make it. */
+function changesSnapshots({ node, canSend }: Connection, fs: FileSystem): boolean {
+  return canSend && fs.isSnapshotDirectory(node);
+}
+
+/** Undefined: it is done. */
+function byVerb(connection: Connection, request: ControlRequest): number | undefined {
+  if (connection.errandResult !== undefined) return undefined;
+  connection.errand = { kind: "verb", request };
+  return NO_REPLY;
+}
+
+/** Names of snapshots are texts. */
+function snapshotName(name: Name): string {
+  const text = Buffer.from(name, "latin1").toString("utf8");
+  if (Buffer.from(text, "utf8").toString("latin1") !== name) throw new FsError("EILSEQ", "not UTF-8");
+  return text;
 }
 
 function link(connection: Connection, fs: FileSystem, view: DataView): number {
@@ -283,15 +320,25 @@ function link(connection: Connection, fs: FileSystem, view: DataView): number {
   return entry(connection, fs.link(node, connection.node, takeName(connection)));
 }
 
-function rename(connection: Connection, fs: FileSystem, view: DataView): void {
-  const intoParent = checkedNode(abi.renameRequest.get.intoParent(view, ARGUMENTS));
-  fs.rename(connection.node, takeName(connection), intoParent, takeName(connection), 0);
+function rename(connection: Connection, fs: FileSystem, view: DataView): number | void {
+  return renameInto(connection, fs, checkedNode(abi.renameRequest.get.intoParent(view, ARGUMENTS)), 0);
 }
 
-function rename2(connection: Connection, fs: FileSystem, view: DataView): void {
-  const intoParent = checkedNode(abi.rename2Request.get.intoParent(view, ARGUMENTS));
-  const flags = abi.rename2Request.get.flags(view, ARGUMENTS);
-  fs.rename(connection.node, takeName(connection), intoParent, takeName(connection), flags);
+function rename2(connection: Connection, fs: FileSystem, view: DataView): number | void {
+  const { get } = abi.rename2Request;
+  return renameInto(connection, fs, checkedNode(get.intoParent(view, ARGUMENTS)), get.flags(view, ARGUMENTS));
+}
+
+function renameInto(connection: Connection, fs: FileSystem, intoParent: NodeId, flags: number): number | void {
+  const { node } = connection;
+  const from = takeName(connection);
+  const into = takeName(connection);
+  // One that there is already is not replaced, whether that was asked for or not.
+  if (changesSnapshots(connection, fs) && intoParent === node && (flags & ~RENAME_NOREPLACE) === 0) {
+    const given = { from: snapshotName(from), into: snapshotName(into) };
+    return byVerb(connection, { verb: "snapshot-rename", arguments: given });
+  }
+  return fs.rename(node, from, intoParent, into, flags);
 }
 
 function open(connection: Connection, fs: FileSystem, view: DataView): number {
@@ -458,10 +505,9 @@ function seek(connection: Connection, fs: FileSystem, view: DataView): number {
   if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return -EINVAL;
   const offset = get.offset(view, ARGUMENTS);
   if (offset > Number.MAX_SAFE_INTEGER) return -ENXIO;
-  if (connection.writers.has(node) && !connection.isFlushed) {
-    if (!connection.canFlush) return -EINVAL;
-    connection.wantsFlush = true;
-    connection.flushFrom = offset;
+  if (connection.writers.has(node) && connection.errandResult === undefined) {
+    if (!connection.canSend) return -EINVAL;
+    connection.errand = { kind: "write-back", node, offset };
     return NO_REPLY;
   }
   abi.lseekReply.set.offset(replyView, BODY, fs.seek(get.handle(view, ARGUMENTS), offset, whence));

@@ -11,9 +11,9 @@
 import { readSync, writeSync } from "node:fs";
 import { errnoOf } from "../../core/errors.ts";
 import { type ChangeSeq, changeSeq } from "../../core/numbers.ts";
-import type { DurableAt, FileSystem, NodeId } from "../../fs/file-system.ts";
+import type { DurableAt, FileSystem } from "../../fs/file-system.ts";
 import { replyHeader } from "./abi.ts";
-import { type Connection, type Log, makeConnection } from "./connection.ts";
+import { type Connection, type Errand, type Log, makeConnection } from "./connection.ts";
 import { dispatch } from "./dispatch.ts";
 
 export interface ServeOptions {
@@ -24,8 +24,8 @@ export interface ServeOptions {
   readonly writeBack?: boolean;
   /** In shared memory. Word 0 is looked at after each request; the loop calls onWake while it is not 0. */
   readonly wake: Int32Array;
-  /** To clear word 0 before it looks for messages, so that none is missed. May have a request asked `again`. */
-  readonly onWake: (again: (request: Uint8Array) => void) => "continue" | "stop";
+  /** To clear word 0 before it looks for messages, so that none is missed. May have requests asked `again`. */
+  readonly onWake: (again: Again) => "continue" | "stop";
   /** Called after each request, its reply sent; it may block the loop to hold applications back. */
   readonly afterRequest?: () => void;
   /** Takes a finished reply, a copy, that is to be sent once all changes up to `seq` are durable. */
@@ -33,23 +33,26 @@ export interface ServeOptions {
   /** What replies wait for that need not by themselves: the last change, if each must be durable before its reply. */
   readonly holdAll?: (() => DurableAt) | undefined;
   /**
-   * Takes a request, a copy, whose answer depends on pages that the kernel has not written back. Another thread has
-   * the pages of the node from `offset` on invalidated (notify.ts), and then wakes the loop to ask `again`. Without
-   * it, SEEK_DATA and SEEK_HOLE are refused for files that are open for writing.
+   * Takes a request, a copy, that cannot be answered before something is done that is not the loop's to do, such as having
+   * pages invalidated (notify.ts). Whoever does it wakes the loop then, to ask `again`. Without it, SEEK_DATA and SEEK_HOLE are
+   * refused for files that are open for writing, and the directory of the snapshots is read-only.
    */
-  readonly flush?: (node: NodeId, offset: number, request: Uint8Array) => void;
+  readonly send?: (errand: Errand, request: Uint8Array) => void;
   readonly log: Log;
 }
 
+/** A request that was put off for an errand, and the errno that this ended with; 0: it is done. */
+export type Again = (request: Uint8Array, result: number) => void;
+
 /** Serves until the mount is gone or onWake says stop, and says which. Throws what is a bug, after an EIO to who asked. */
 export function serve(options: ServeOptions): "unmounted" | "stopped" {
-  const { descriptor, wake, flush, afterRequest } = options;
-  const connection = makeConnection({ ...options, canFlush: flush !== undefined });
-  const again = (request: Uint8Array): void => {
+  const { descriptor, wake, afterRequest } = options;
+  const connection = makeConnection({ ...options, canSend: options.send !== undefined });
+  const again: Again = (request, result) => {
     connection.request.set(request);
-    connection.isFlushed = true;
+    connection.errandResult = result;
     handle(connection, request.length, options);
-    connection.isFlushed = false;
+    connection.errandResult = undefined;
   };
   for (;;) {
     const lengthBytes = receive(connection, descriptor);
@@ -99,9 +102,8 @@ function receive({ request }: Connection, descriptor: number): number {
 function handle(connection: Connection, lengthBytes: number, options: ServeOptions): void {
   const replyBytes = dispatch(connection, lengthBytes);
   if (replyBytes > 0) answer(connection, replyBytes, options);
-  else if (connection.wantsFlush) {
-    const request = new Uint8Array(connection.request.subarray(0, lengthBytes));
-    options.flush?.(connection.node, connection.flushFrom, request);
+  else if (connection.errand !== undefined) {
+    options.send?.(connection.errand, new Uint8Array(connection.request.subarray(0, lengthBytes)));
   }
   if (connection.bug !== undefined) throw connection.bug;
 }
