@@ -47,6 +47,7 @@ import { operationClock } from "./operation-clock.ts";
 import { type Orphans, openOrphans } from "./reclaim.ts";
 import { renameOperation } from "./rename.ts";
 import { replayLog } from "./replay.ts";
+import { snapshotsChange } from "./snapshot-view.ts";
 
 export interface FileSystemOptions {
   readonly volume: Volume;
@@ -130,7 +131,7 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
     ...attributeOperations(context),
     ...dataOperations(context),
     rename: renameOperation(context),
-    isSnapshotDirectory: (node) => node === SNAPSHOTS_NODE && states.current.writable,
+    isSnapshotDirectory: (node) => node === SNAPSHOTS_NODE && snapshotsChange(context, states.current),
     forget: (node, count) => states.forget(node, count),
     status: () => statusOf(volume),
   };

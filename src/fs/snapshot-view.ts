@@ -41,6 +41,14 @@ export function snapshotsListed(context: Context, state: State, ino: number): bo
   return where === "visible" || (where === "root" && ino === ROOT_INO);
 }
 
+/**
+ * May snapshots be made and deleted in the .snapshot of the root? Not where it is listed: what removes all that it finds, and goes
+ * on after errors, would delete them.
+ */
+export function snapshotsChange({ snapshotDirectories }: Context, state: State): boolean {
+  return snapshotDirectories === "hidden" && state.writable;
+}
+
 /** What stat shows for the .snapshot of a directory: a number that no file and no file in a snapshot has. */
 export function snapshotsIno(directoryIno: number): number {
   return directoryIno === ROOT_INO ? inoOf(SNAPSHOTS_NODE) : TWO_52 + directoryIno;
@@ -60,7 +68,7 @@ function attributesFor(context: Context, state: State, directory: Inode): Attrib
   return {
     ...attributesOf(state, directory),
     ino: snapshotsIno(directory.ino),
-    mode: S_IFDIR | (state.writable && directory.ino === ROOT_INO ? 0o755 : 0o555),
+    mode: S_IFDIR | (directory.ino === ROOT_INO && snapshotsChange(context, state) ? 0o755 : 0o555),
     linkCount: directory.ino === ROOT_INO ? 2 + snapshots.length : LINKS_NOT_COUNTED,
     sizeBytes: 0,
     sectorCount: 0,

@@ -84,6 +84,23 @@ test("what cannot be is refused with its reason, and changes nothing", { skip },
   await unmountVolume(dir);
 });
 
+test("where .snapshot is listed it is read-only: what removes all that it finds deletes no snapshot", {
+  skip,
+}, async (t) => {
+  for (const snapdir of ["root", "visible"]) {
+    const { volume, dir } = await mounted(t, `snapdir=${snapdir}`);
+    await tidemarkOk(["snapshot", "create", volume, "empty"]);
+    await shell("mkdir d; echo x > d/f", { cwd: dir });
+    await tidemarkOk(["snapshot", "create", volume, "full"]);
+    assert.equal(await errnoOf(dir, "os.mkdir('.snapshot/three')"), "EROFS");
+    await run("find", [dir, "-mindepth", "1", "-delete"]);
+    await run("rm", ["-rf", join(dir, ".snapshot/empty"), join(dir, ".snapshot/full")]);
+    assert.deepEqual(await names(volume), ["empty", "full"]);
+    assert.equal(await shell("cat .snapshot/full/d/f; ls", { cwd: dir }), "x\n");
+    await unmountVolume(dir);
+  }
+});
+
 test("snapshots come and go beside writers, each whole", { skip }, async (t) => {
   const { volume, dir } = await mounted(t, "cp-interval=200ms");
   await shell(
