@@ -37,7 +37,7 @@ const topLevel = new Map<string, Room>([["main.ts", { imports: ["cli"] }]]);
 const packages = new Map<string, readonly string[]>([
   ["yargs", ["cli"]],
   ["fuse-native", ["fuse"]],
-  ["koffi", ["fuse"]],
+  ["koffi", ["fuse", "daemon"]],
   ["lru-cache", ["tree"]],
   ["chokidar", ["mirror", "daemon"]],
 ]);

@@ -22,7 +22,7 @@ import { workerData } from "node:worker_threads";
 import type { Clock } from "../core/clock.ts";
 import { UserError } from "../core/errors.ts";
 import { assertNever } from "../core/numbers.ts";
-import { openFileDevice } from "../device/file-device.ts";
+import { openFileDevice, type ReadResident } from "../device/file-device.ts";
 import { openFileSystem } from "../fs/active.ts";
 import { type Name, ROOT_NODE } from "../fs/file-system.ts";
 import { type Again, serve } from "../fuse/kernel/loop.ts";
@@ -33,6 +33,7 @@ import { openVolume } from "../volume/open.ts";
 import type { Volume } from "../volume/volume.ts";
 import { cpTurns } from "./cp-turns.ts";
 import { gate } from "./gate.ts";
+import { type HostCalls, hostCalls } from "./host-calls.ts";
 import { openInbox } from "./inbox.ts";
 import { beats } from "./light-sleep.ts";
 import { openLogFile } from "./log-file.ts";
@@ -45,15 +46,16 @@ import { systemClock, systemRandom } from "./system.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
 import { causeOf, performVerb, type VolumeRequest } from "./volume-verbs.ts";
 
-run(workerData as ServerStart);
+await run(workerData as ServerStart);
 
-function run(start: ServerStart): void {
+async function run(start: ServerStart): Promise<void> {
   const { port } = start;
   const send = (message: FromServer): void => port.postMessage(message);
   try {
-    const server = open(start, send);
+    const calls = await hostCalls(start.blockFile);
+    const server = open(start, send, calls);
     send({ kind: "opened", status: performVerb(server.volume, "volume-status", {})() });
-    serveMount(server);
+    serveMount(server, calls);
     finish(server);
     send({ kind: "ended", error: undefined });
   } catch (error) {
@@ -62,10 +64,10 @@ function run(start: ServerStart): void {
   port.close();
 }
 
-function open(start: ServerStart, send: (message: FromServer) => void): Server {
+function open(start: ServerStart, send: (message: FromServer) => void, calls: HostCalls | undefined): Server {
   const { mode, accessTimes, snapshotDirectories, dirtyBytesMax, port, wake, log, durability, pulse } = start;
   const clock = systemClock();
-  const volume = openChecked(start, clock);
+  const volume = openChecked(start, clock, calls?.readResident);
   const snapshot = mode.kind === "snapshot" ? volume.findSnapshot(mode.name) : undefined;
   if (mode.kind === "snapshot" && snapshot === undefined) {
     throw new UserError("failed", `there is no snapshot ${mode.name}`, "see: tidemark snapshot list VOLUME");
@@ -118,10 +120,10 @@ function open(start: ServerStart, send: (message: FromServer) => void): Server {
 }
 
 /** Opens the volume of the very file that the main thread has locked. */
-function openChecked(start: ServerStart, clock: Clock): Volume {
+function openChecked(start: ServerStart, clock: Clock, readResident: ReadResident | undefined): Volume {
   const { blockFile, identity, mode, cacheBytesMax, changeLog } = start;
   const writable = mode.kind === "write";
-  const device = openFileDevice(blockFile, { writable });
+  const device = openFileDevice(blockFile, { writable, readResident });
   const { dev, ino } = fstatSync(device.descriptor);
   if (dev !== identity.dev || ino !== identity.ino) {
     throw new UserError("failed", `${blockFile} was replaced by another file while it was opened`, "try again");
@@ -133,7 +135,7 @@ function openChecked(start: ServerStart, clock: Clock): Volume {
 }
 
 /** Waits for the mount, and serves it until it is gone. */
-function serveMount(server: Server): void {
+function serveMount(server: Server, calls: HostCalls | undefined): void {
   const { inbox, send, volume, holdAll } = server;
   for (;;) {
     const message = inbox.wait();
@@ -161,6 +163,7 @@ function serveMount(server: Server): void {
       hold: (seq, reply) => hold(server, seq, descriptor, reply),
       holdAll,
       send: (errand, request) => send({ kind: "errand", errand, request }),
+      isRequestWaiting: calls === undefined ? undefined : () => calls.isReadable(descriptor),
       log: (text) => send({ kind: "log", message: text }),
     });
     return;

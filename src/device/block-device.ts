@@ -9,6 +9,11 @@ export interface BlockDevice {
   readonly blockCount: number;
   /** Reads `count` blocks from block `vbn` on into `into`, from byte `offset`. Blocks never written read as zeros. */
   read(vbn: number, count: number, into: Uint8Array, offset: number): void;
+  /**
+   * The same for who does not want to wait for the disk, unless for the rest of a run that begins in memory. False: it would
+   * take that; what is missing is on its way. Undefined: this device cannot tell.
+   */
+  readonly readResident?: (vbn: number, count: number, into: Uint8Array, offset: number) => boolean;
   /** Writes `count` blocks. The bytes may be changed by the caller as soon as the call has returned. */
   write(vbn: number, count: number, from: Uint8Array, offset: number): void;
   /** Writes buffers, each a whole number of blocks, one after the other from block `vbn` on. */

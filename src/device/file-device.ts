@@ -33,14 +33,29 @@ export interface FileDevice extends BlockDevice {
   readonly descriptor: number;
 }
 
+/**
+ * Reads into `into`, from byte `offset` on, as many bytes as lie in the host's memory, up to the first that does not, and
+ * starts to read that and what follows. Returns how many; less than 1: none, or it cannot be done.
+ */
+export type ReadResident = (
+  descriptor: number,
+  into: Uint8Array,
+  offset: number,
+  lengthBytes: number,
+  position: number,
+) => number;
+
 export interface FileDeviceOptions {
   readonly writable: boolean;
+  /** How to read what needs no waiting. Default: not at all. */
+  readonly readResident?: ReadResident | undefined;
   /** Every write returns when it is durable. Default: only those of writeDurable do. */
   readonly isDurable?: boolean;
 }
 
 /** Opens an existing file or block device. Throws UserError "no-volume" when there is none or it cannot be opened. */
-export function openFileDevice(path: string, { writable, isDurable = false }: FileDeviceOptions): FileDevice {
+export function openFileDevice(path: string, options: FileDeviceOptions): FileDevice {
+  const { writable, isDurable = false, readResident } = options;
   let descriptor: number | undefined;
   try {
     refuseOtherKinds(statSync(path)); // opening some of them waits, or does something
@@ -48,7 +63,8 @@ export function openFileDevice(path: string, { writable, isDurable = false }: Fi
     const sync = isDurable ? constants.O_DSYNC : 0;
     descriptor = openSync(path, access | sync | constants.O_NONBLOCK | constants.O_NOCTTY);
     refuseOtherKinds(fstatSync(descriptor)); // it may have been replaced
-    return fileDevice(path, descriptor);
+    const device = fileDevice(path, descriptor);
+    return readResident === undefined ? device : { ...device, readResident: residentReader(device, readResident) };
   } catch (cause) {
     if (descriptor !== undefined) closeSync(descriptor);
     throw cannotOpen(path, cause as Error);
@@ -184,6 +200,17 @@ function fileDevice(path: string, descriptor: number): FileDevice {
       throw new FsError(answer, `${what} of block file ${path} failed: ${(cause as Error).message}`, { cause });
     }
   }
+}
+
+/** Where a run begins in memory, the rest of it is on its way and not far: to begin again would be to copy it twice. */
+function residentReader(device: FileDevice, read: ReadResident): NonNullable<BlockDevice["readResident"]> {
+  return (vbn, count, into, offset) => {
+    const bytes = read(device.descriptor, into, offset, count * BLOCK_BYTES, vbn * BLOCK_BYTES);
+    const got = Math.max(0, Math.floor(bytes / BLOCK_BYTES));
+    if (got === 0) return false;
+    if (got < count) device.read(vbn + got, count - got, into, offset + got * BLOCK_BYTES);
+    return true;
+  };
 }
 
 /** A block device of the host has no size in stat: its end is found by bisection with reads. */

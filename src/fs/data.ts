@@ -7,6 +7,7 @@ import { FILE_BYTES_MAX } from "../format/constants.ts";
 import { COOKIE_DOT, COOKIE_DOT_DOT, cookieOf, eachEntry, keyAfterCookie } from "../tree/directory.ts";
 import { DirectoryFile } from "../tree/directory-file.ts";
 import {
+  NOT_RESIDENT,
   punchBlocksMax,
   punchHole,
   readFile,
@@ -92,11 +93,11 @@ export function dataOperations(context: Context): DataOperations {
       };
     },
 
-    read(handle, offset, length, into, intoOffset): number {
+    read(handle, offset, length, into, intoOffset, how): number {
       const { state, ino, flags } = handles.file(handle);
       const inode = states.inode(state, ino);
-      const count = readFile(states.inodesOf(state), inode, offset, length, into, intoOffset);
-      if ((flags & O_NOATIME) === 0) stampAccess(context, state, inode);
+      const count = readFile(states.inodesOf(state), inode, offset, length, into, intoOffset, how);
+      if (count !== NOT_RESIDENT && (flags & O_NOATIME) === 0) stampAccess(context, state, inode);
       return count;
     },
 

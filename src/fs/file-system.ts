@@ -12,6 +12,9 @@
 import type { Time } from "../core/clock.ts";
 import { FsError } from "../core/errors.ts";
 import type { Brand, ChangeSeq } from "../core/numbers.ts";
+import type { HowRead } from "../tree/file-data.ts";
+
+export { NOT_RESIDENT } from "../tree/file-data.ts";
 
 /** state * 2^32 + ino, below 2^53. The kernel's nodeid: its low word is the ino, its high word the state. */
 export type NodeId = Brand<number, "NodeId">;
@@ -149,8 +152,11 @@ export interface FileSystem {
   /** A file without a name (O_TMPFILE), an orphan until it is linked. */
   createUnnamed(parent: NodeId, mode: number, flags: number, caller: Caller): Entry & Opened;
   open(node: NodeId, flags: number): Opened;
-  /** Fills `into` from `intoOffset` on; returns the bytes read, fewer only at the end of the file. */
-  read(handle: Handle, offset: number, length: number, into: Uint8Array, intoOffset: number): number;
+  /**
+   * Fills `into` from `intoOffset` on; returns the bytes read, fewer only at the end of the file. Who must not wait for the
+   * disk may get NOT_RESIDENT instead: to be asked again, when the blocks have come.
+   */
+  read(handle: Handle, offset: number, length: number, into: Uint8Array, intoOffset: number, how?: HowRead): number;
   /** Writes all of it or throws. `fromCache`: the kernel's write-back, which sets the times itself. */
   write(
     handle: Handle,

@@ -45,6 +45,8 @@ export interface BlockStore {
   retire(block: CachedBlock): void;
   /** Reads and verifies whole data blocks that lie together, straight into the caller's memory. Not cached. */
   readData(vbn: number, count: number, into: Uint8Array, offset: number): void;
+  /** The same as far as the disk need not be waited for. False: it need; the blocks are on their way. */
+  readResidentData(vbn: number, count: number, into: Uint8Array, offset: number): boolean;
   /** Buffers retired so far may be reused from here on. Every operation calls it first. */
   beginOperation(): void;
 }
@@ -178,6 +180,13 @@ export function openBlockStore({
       checkVbn(vbn);
       checkVbn(vbn + count - 1);
       readBlocks(vbn, count, into, offset);
+    },
+    readResidentData(vbn, count, into, offset): boolean {
+      checkVbn(vbn);
+      checkVbn(vbn + count - 1);
+      if (device.readResident !== undefined) return device.readResident(vbn, count, into, offset);
+      readBlocks(vbn, count, into, offset);
+      return true;
     },
     beginOperation(): void {
       if (retired.length === 0) return;

@@ -8,8 +8,9 @@
  *
  * Invariant: the bytes of the last block beyond the end of the file are zero, and so are those of an inline file.
  */
+import assert from "node:assert/strict";
 import { BLOCK_BYTES } from "../core/block.ts";
-import { checksum } from "../core/checksum.ts";
+import { blockAppender, checksum } from "../core/checksum.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { blockPointer } from "../format/block-pointer.ts";
 import { FILE_BYTES_MAX, INLINE_BYTES_MAX, POINTER_BYTES, POINTERS_PER_BLOCK } from "../format/constants.ts";
@@ -29,9 +30,23 @@ import type { Inode, InodeFile } from "./inode-file.ts";
 /** Whole blocks in one write from which they go to the device at once instead of waiting for the CP. */
 const DIRECT_BLOCKS_MIN = 16;
 
+/** Whether who reads may be made to wait for the disk. */
+export interface HowRead {
+  readonly waits: boolean;
+}
+
+const WAITING: HowRead = { waits: true };
+
+/** Nothing was read, for it would have to be waited for. */
+export const NOT_RESIDENT = -1;
+
+/** The checksum of a run from those of its blocks. */
+const appendBlock = blockAppender();
+
 /**
  * Reads up to `length` bytes, fewer at the end of the file; returns how many. Bytes of `into` up to the end of the last
- * block may be overwritten too, where `into` is long enough, so that whole blocks are read in place.
+ * block may be overwritten too, where `into` is long enough, so that whole blocks are read in place. Without waiting it may return
+ * NOT_RESIDENT: all that it needs is on its way then, and `into` holds anything.
  * Throws CorruptionError, FsError EIO.
  */
 export function readFile(
@@ -41,6 +56,7 @@ export function readFile(
   length: number,
   into: Uint8Array,
   intoOffset: number,
+  { waits }: HowRead = WAITING,
 ): number {
   const { tree } = inode;
   const count = Math.min(length, tree.sizeBytes - offset);
@@ -52,6 +68,7 @@ export function readFile(
   const { store } = inodes;
   let at = intoOffset;
   let position = offset;
+  let isResident = true;
   const end = offset + count;
   while (position < end) {
     const index = Math.floor(position / BLOCK_BYTES);
@@ -66,20 +83,25 @@ export function readFile(
         Math.ceil((end - position) / BLOCK_BYTES),
         Math.floor((into.length - at) / BLOCK_BYTES),
       );
-      took = Math.min(readRun(store, tree, index, blocksMax, into, at) * BLOCK_BYTES, end - position);
+      const run = readRun(store, tree, index, blocksMax, into, at, waits);
+      if (run < 0) isResident = false;
+      took = Math.min(Math.abs(run) * BLOCK_BYTES, end - position);
     } else {
       const scratch = store.buffer();
-      readRun(store, tree, index, 1, scratch.bytes, 0);
+      readRun(store, tree, index, 1, scratch.bytes, 0, true);
       into.set(scratch.bytes.subarray(within, within + some), at);
       store.retire(scratch);
     }
     at += took;
     position += took;
   }
-  return count;
+  return isResident ? count : NOT_RESIDENT;
 }
 
-/** Reads blocks from `index` on that lie together on disk (or are a hole together), at most `blocksMax`. Returns how many. */
+/**
+ * Reads blocks from `index` on that lie together on disk (or are a hole together), at most `blocksMax`. Returns how many;
+ * negative: so many would have to be waited for, and are on their way.
+ */
 function readRun(
   store: BlockStore,
   tree: BlockTree,
@@ -87,6 +109,7 @@ function readRun(
   blocksMax: number,
   into: Uint8Array,
   at: number,
+  waits: boolean,
 ): number {
   let view = tree.view;
   let slot = index;
@@ -113,14 +136,31 @@ function readRun(
     run += 1;
   }
   if (vbn === 0) return zeroRun(tree, index, run, into, at);
-  store.readData(vbn, run, into, at);
-  for (let i = 0; i < run; i++) {
-    const expected = blockPointer.get.checksum(view, (slot + i) * POINTER_BYTES);
-    const from = at + i * BLOCK_BYTES;
-    const found = checksum(into.subarray(from, from + BLOCK_BYTES));
-    if (found !== expected) throw mismatch(vbn + i, found, expected);
-  }
+  if (waits) store.readData(vbn, run, into, at);
+  else if (!store.readResidentData(vbn, run, into, at)) return -run;
+  verifyRun(view, slot, run, into, at);
   return run;
+}
+
+/** Sums a run in one go; only what is not as the parent expects is looked at block by block. Throws CorruptionError. */
+function verifyRun(view: DataView, slot: number, run: number, into: Uint8Array, at: number): void {
+  let expected = blockPointer.get.checksum(view, slot * POINTER_BYTES);
+  for (let i = 1; i < run; i++) {
+    expected = appendBlock(expected, blockPointer.get.checksum(view, (slot + i) * POINTER_BYTES));
+  }
+  const found = checksum(into.subarray(at, at + run * BLOCK_BYTES));
+  if (found === expected) return;
+  for (let i = 0; i < run; i++) {
+    const from = at + i * BLOCK_BYTES;
+    verifyBlock(view, slot + i, into.subarray(from, from + BLOCK_BYTES));
+  }
+  assert.fail("a run of good blocks has a bad checksum");
+}
+
+function verifyBlock(parent: DataView, slot: number, bytes: Uint8Array): void {
+  const found = checksum(bytes);
+  const expected = blockPointer.get.checksum(parent, slot * POINTER_BYTES);
+  if (found !== expected) throw mismatch(blockPointer.get.vbn(parent, slot * POINTER_BYTES), found, expected);
 }
 
 /** A hole reads as zeros, up to the next dirty block. */
@@ -283,9 +323,7 @@ function dirtyDataAt(store: BlockStore, tree: BlockTree, index: number, load: bo
   const block = store.buffer();
   if (load && vbn !== 0) {
     store.readData(vbn, 1, block.bytes, 0);
-    const found = checksum(block.bytes);
-    const expected = blockPointer.get.checksum(view, at);
-    if (found !== expected) throw mismatch(vbn, found, expected);
+    verifyBlock(view, at / POINTER_BYTES, block.bytes);
   } else if (load) {
     block.words.fill(0);
   }

@@ -5,7 +5,7 @@ import { manualClock } from "../../src/core/clock.ts";
 import { CorruptionError, errnoOf, FsError } from "../../src/core/errors.ts";
 import { changeSeq } from "../../src/core/numbers.ts";
 import type { FileSystem, Handle, NodeId } from "../../src/fs/file-system.ts";
-import { NO_ENTRY, ROOT_NODE, XATTR_CLEAR_SETGID } from "../../src/fs/file-system.ts";
+import { NO_ENTRY, NOT_RESIDENT, ROOT_NODE, XATTR_CLEAR_SETGID } from "../../src/fs/file-system.ts";
 import * as abi from "../../src/fuse/kernel/abi.ts";
 import { opcode, replyHeader, requestHeader } from "../../src/fuse/kernel/abi.ts";
 import { type Connection, makeConnection } from "../../src/fuse/kernel/connection.ts";
@@ -263,6 +263,26 @@ test("sizes and offsets of 2^53 and more are refused, not rounded", () => {
   const read = { handle, offset: 2 ** 62, sizeBytes: 100, readFlags: 0, lockOwner: 0, flags: 0, padding: 0 };
   const answer = ask(connection, opcode.READ, record(abi.readRequest, read));
   assert.deepEqual([answer?.error, answer?.body.length], [0, 0]);
+});
+
+test("a READ that would have to wait is put off without a reply, where it may be, and answered when it may wait", () => {
+  const asked: boolean[] = [];
+  const { connection } = makeServer({
+    read(_handle, _offset, length, _into, _intoOffset, how) {
+      asked.push(how?.waits ?? true);
+      return how?.waits === false ? NOT_RESIDENT : length;
+    },
+  });
+  init(connection);
+  const read = { handle: 1 as Handle, offset: 0, sizeBytes: 100, readFlags: 0, lockOwner: 0, flags: 0, padding: 0 };
+  assert.equal(ask(connection, opcode.READ, record(abi.readRequest, read))?.body.length, 100);
+  assert.equal(connection.isPutOff, false);
+  connection.mayPutOff = true;
+  assert.equal(ask(connection, opcode.READ, record(abi.readRequest, read)), undefined);
+  assert.equal(connection.isPutOff, true);
+  assert.equal(ask(connection, opcode.READ, record(abi.readRequest, read, "more"))?.body.length, 100);
+  assert.equal(connection.isPutOff, false, "only what is nothing but a READ is kept");
+  assert.deepEqual(asked, [true, false, true]);
 });
 
 test("what was found corrupt is EIO, and the server goes on", () => {

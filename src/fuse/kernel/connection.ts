@@ -114,6 +114,9 @@ export interface Connection {
   errand: Errand | undefined;
   /** How the errand of the request in hand ended: an errno, 0: well; undefined: there has been none. */
   errandResult: number | undefined;
+  /** Whether the request in hand may be put off rather than wait for the disk, and whether it has been: see put-off.ts. */
+  mayPutOff: boolean;
+  isPutOff: boolean;
 }
 
 /** Which nodes are open for writing. Only the write-back cache has use for it. */
@@ -155,6 +158,8 @@ export function makeConnection(options: ConnectionOptions): Connection {
     canSend,
     errand: undefined,
     errandResult: undefined,
+    mayPutOff: false,
+    isPutOff: false,
   };
 }
 

@@ -19,6 +19,7 @@ import {
   type FileSystemStatus,
   type Name,
   NO_ENTRY,
+  NOT_RESIDENT,
   type NodeId,
   type Opened,
   RENAME_NOREPLACE,
@@ -27,6 +28,7 @@ import {
 import * as abi from "./abi.ts";
 import { opcode, replyHeader, requestHeader } from "./abi.ts";
 import { type Connection, negotiate, PAYLOAD_BYTES_MAX } from "./connection.ts";
+import { READ_BYTES } from "./put-off.ts";
 import {
   type Kept,
   putAbsence,
@@ -90,6 +92,9 @@ const NEARLY_FULL_BLOCKS_MAX = 262_144;
 const LENGTH_MAX = 0x4000_0000;
 const BY_ROOT: Changed = { killPriv: false };
 const BY_USER: Changed = { killPriv: true };
+/** How a READ is answered. */
+const WAITING = { waits: true } as const;
+const RESIDENT_ONLY = { waits: false } as const;
 const PLAIN = { plus: false } as const;
 const PLUS = { plus: true } as const;
 
@@ -162,13 +167,14 @@ const rows: readonly (Row | undefined)[] = table([
 /**
  * Answers the request that lies in the connection's buffer, `lengthBytes` long, in its reply buffer, and returns the
  * length of the reply; 0: none is due now. The reply is to wait for `connection.durableAt`. With `connection.errand`
- * the request is to be given again once that is done. Never throws: after a bug
+ * the request is to be given again once that is done, with `isPutOff` when there is time to wait. Never throws: after a bug
  * `connection.bug` holds what was thrown, and the server sends the reply and stops.
  */
 export function dispatch(connection: Connection, lengthBytes: number): number {
   const { requestView: view, replyView, log } = connection;
   connection.durableAt = 0;
   connection.errand = undefined;
+  connection.isPutOff = false;
   if (lengthBytes < requestHeader.size) {
     log(`a request of ${lengthBytes} bytes cannot be answered`);
     return 0;
@@ -418,12 +424,16 @@ function handleFlags({ writebackCache }: Connection, flags: number): number {
   return widened & ~O_APPEND;
 }
 
-function read({ reply }: Connection, fs: FileSystem, view: DataView): number {
+function read(connection: Connection, fs: FileSystem, view: DataView): number {
   const { get } = abi.readRequest;
   const offset = get.offset(view, ARGUMENTS);
   if (offset > Number.MAX_SAFE_INTEGER) return 0; // beyond the end of any file
   const length = Math.min(get.sizeBytes(view, ARGUMENTS), PAYLOAD_BYTES_MAX);
-  return fs.read(get.handle(view, ARGUMENTS), offset, length, reply, BODY);
+  const how = connection.mayPutOff && connection.requestBytes === READ_BYTES ? RESIDENT_ONLY : WAITING;
+  const count = fs.read(get.handle(view, ARGUMENTS), offset, length, connection.reply, BODY, how);
+  if (count !== NOT_RESIDENT) return count;
+  connection.isPutOff = true;
+  return NO_REPLY;
 }
 
 function write(connection: Connection, fs: FileSystem, view: DataView): number {

@@ -4,6 +4,8 @@
  *
  *     other thread: post a message, set wake[0], knock   |   loop: readSync -> dispatch -> writeSync -> wake? onWake()
  *
+ * It waits for the disk as late as it can: a READ whose blocks are not in memory is put off (put-off.ts).
+ *
  * A reply that must wait until changes are durable is copied and handed to `hold`; whoever has seen to that sends it
  * with `sendReply`, from any thread, while the loop goes on. The loop allocates nothing for a request that is
  * answered at once.
@@ -15,6 +17,7 @@ import type { DurableAt, FileSystem } from "../../fs/file-system.ts";
 import { replyHeader } from "./abi.ts";
 import { type Connection, type Errand, type Log, makeConnection } from "./connection.ts";
 import { dispatch } from "./dispatch.ts";
+import { type PutOff, putOffReads, READ_BYTES } from "./put-off.ts";
 
 export interface ServeOptions {
   /** Of /dev/fuse, mounted. */
@@ -38,6 +41,8 @@ export interface ServeOptions {
    * refused for files that are open for writing, and the directory of the snapshots is read-only.
    */
   readonly send?: (errand: Errand, request: Uint8Array) => void;
+  /** Whether another request waits. Without it, and a filesystem that can tell, READs wait for the disk: see put-off.ts. */
+  readonly isRequestWaiting?: (() => boolean) | undefined;
   readonly log: Log;
 }
 
@@ -46,19 +51,22 @@ export type Again = (request: Uint8Array, result: number) => void;
 
 /** Serves until the mount is gone or onWake says stop, and says which. Throws what is a bug, after an EIO to who asked. */
 export function serve(options: ServeOptions): "unmounted" | "stopped" {
-  const { descriptor, wake, afterRequest } = options;
+  const { wake, afterRequest } = options;
   const connection = makeConnection({ ...options, canSend: options.send !== undefined });
+  const putOff = putOffReads();
   const again: Again = (request, result) => {
     connection.request.set(request);
     connection.errandResult = result;
+    connection.mayPutOff = false;
     handle(connection, request.length, options);
     connection.errandResult = undefined;
   };
   for (;;) {
-    const lengthBytes = receive(connection, descriptor);
+    const lengthBytes = next(connection, putOff, options);
     if (lengthBytes === UNMOUNTED) return "unmounted";
     if (lengthBytes !== NOTHING) {
       handle(connection, lengthBytes, options);
+      if (connection.isPutOff) putOff.add(connection.request);
       afterRequest?.();
     }
     if (Atomics.load(wake, 0) !== 0 && options.onWake(again) === "stop") return "stopped";
@@ -86,6 +94,21 @@ const NOTHING = 0;
 const GONE = new Set(["ENODEV", "ECONNABORTED"]);
 /** A signal came; there is nothing yet; the request was taken back before it was read. */
 const PASSING = new Set(["EINTR", "EAGAIN", "ENOENT"]);
+
+/** What is to be handled next, as `receive` tells it: a READ that was put off when no other waits or enough have gone ahead. */
+function next(connection: Connection, putOff: PutOff, { descriptor, isRequestWaiting }: ServeOptions): number {
+  connection.mayPutOff = isRequestWaiting !== undefined;
+  if (putOff.count > 0) {
+    const isAnother = isRequestWaiting?.() === true;
+    if (!isAnother || putOff.isDue) {
+      connection.mayPutOff = isAnother && !putOff.isFull;
+      putOff.take(connection.request);
+      return READ_BYTES;
+    }
+  }
+  putOff.passed();
+  return receive(connection, descriptor);
+}
 
 /** Length of the next request; NOTHING: look again; UNMOUNTED: there will be none. */
 function receive({ request }: Connection, descriptor: number): number {

@@ -1,0 +1,80 @@
+/**
+ * Two calls of the host that Node does not have, by way of an FFI: with them the server thread goes on while the disk reads
+ * (fuse/kernel/put-off.ts). A host that lacks one of them gets its requests answered one after the other.
+ */
+import { closeSync, openSync, readSync } from "node:fs";
+import { alignedMemory } from "../core/aligned-memory.ts";
+import type { ReadResident } from "../device/file-device.ts";
+
+export interface HostCalls {
+  readonly readResident: ReadResident;
+  /** Whether a read of the descriptor would return at once. */
+  readonly isReadable: (descriptor: number) => boolean;
+}
+
+interface Native {
+  readonly preadv2: (descriptor: number, parts: Uint32Array, partCount: number, at: number, flags: number) => number;
+  readonly poll: (descriptors: Int32Array, count: number, timeoutMs: number) => number;
+  readonly address: (memory: ArrayBufferLike) => bigint;
+}
+
+const RWF_NOWAIT = 8;
+const POLLIN = 1;
+const TWO_32 = 0x1_0000_0000;
+
+/** Undefined: no FFI, no such calls in its C library, or no such reads of the file. */
+export async function hostCalls(path: string): Promise<HostCalls | undefined> {
+  const native = await loadNative();
+  if (native === undefined) return undefined;
+  const { preadv2, poll, address } = native;
+  const part = new Uint32Array(4); // struct iovec: an address, and how many bytes
+  const asked = new Int32Array([0, POLLIN]); // struct pollfd
+  let memory: ArrayBufferLike | undefined; // used last: nearly all reads go into one buffer, that of replies
+  let start = 0;
+
+  const calls: HostCalls = {
+    readResident(descriptor, into, offset, lengthBytes, position) {
+      if (into.buffer !== memory) {
+        memory = into.buffer;
+        start = Number(address(memory));
+      }
+      const at = start + into.byteOffset + offset;
+      part[0] = at % TWO_32;
+      part[1] = Math.floor(at / TWO_32);
+      part[2] = lengthBytes;
+      return preadv2(descriptor, part, 1, position, RWF_NOWAIT);
+    },
+    isReadable(descriptor) {
+      asked[0] = descriptor;
+      return poll(asked, 1, 0) > 0;
+    },
+  };
+  return canReadResident(path, calls) ? calls : undefined;
+}
+
+async function loadNative(): Promise<Native | undefined> {
+  try {
+    const { default: koffi } = await import("koffi");
+    if (koffi.sizeof("size_t") !== 8) return undefined;
+    const library = koffi.load(null);
+    const preadv2: unknown = library.func("preadv2", "intptr_t", ["int", "void *", "int", "int64_t", "int"]);
+    const poll: unknown = library.func("poll", "int", ["void *", "unsigned long", "int"]);
+    return { preadv2, poll, address: koffi.address } as Native;
+  } catch {
+    return undefined;
+  }
+}
+
+/** What has just been read is in the page cache; a filesystem that cannot tell says so of that too. */
+function canReadResident(path: string, { readResident }: HostCalls): boolean {
+  const byte = new Uint8Array(alignedMemory(1));
+  let descriptor: number | undefined;
+  try {
+    descriptor = openSync(path, "r");
+    return readSync(descriptor, byte, 0, 1, 0) === 1 && readResident(descriptor, byte, 0, 1, 0) === 1;
+  } catch {
+    return false; // whoever opens it in earnest will tell
+  } finally {
+    if (descriptor !== undefined) closeSync(descriptor);
+  }
+}
