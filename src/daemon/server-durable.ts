@@ -7,6 +7,7 @@ import type { DurableAt } from "../fs/file-system.ts";
 import type { LogFrame } from "../volume/change-log/frames.ts";
 import type { Volume } from "../volume/volume.ts";
 import { plainError } from "./plain-error.ts";
+import { wantEased } from "./server-space.ts";
 import type { Server } from "./server-state.ts";
 
 /** The reply waits at the log thread, behind a frame; or at the main thread, for a consistency point, which is asked for. */
@@ -45,14 +46,14 @@ export function makeDurable(server: Server, seq: ChangeSeq): void {
   makeRoomInLog(server);
 }
 
-function makeRoomInLog({ volume, turns }: Server): void {
-  if (volume.log.isHalfFull && turns.state.phase === "idle") turns.want("log");
+function makeRoomInLog(server: Server): void {
+  if (server.volume.log.isHalfFull && server.turns.state.phase === "idle") wantEased(server, "log");
 }
 
-function wantDurable({ volume, turns }: Server, seq: ChangeSeq): void {
-  const { state } = turns;
+function wantDurable(server: Server, seq: ChangeSeq): void {
+  const { state } = server.turns;
   if (state.phase === "flushing" && state.cp.logSeq >= seq) return;
-  if (volume.committed.logSeq < seq) turns.want("fsync");
+  if (server.volume.committed.logSeq < seq) wantEased(server, "fsync");
 }
 
 /** The last change, once for each: what a reply waits for when every change must be durable before its reply. */

@@ -2,6 +2,7 @@
  * Memory and space, the server thread's share: changes stay within their bound, a full volume is given a chance, and what
  * is large is done in slices, so that no request waits for all of it.
  */
+import { BLOCK_BYTES } from "../core/block.ts";
 import type { FsError } from "../core/errors.ts";
 import type { CpCause, Volume } from "../volume/volume.ts";
 import { plainError } from "./plain-error.ts";
@@ -14,10 +15,8 @@ const FULL_NOTE_MS = 60_000;
 
 /** Changes that come on top of a full measure are looked through so many times. */
 const RELIEF_STEPS = 16;
-/** Data written in one go before a consistency point that nobody waits for: 1 MiB. Requests come between. */
-const EASE_BLOCKS = 256;
-/** Who goes on writing as fast does not put the consistency point off for longer than this. */
-const EASE_SLICES_MAX = 512;
+/** Written in one go before a consistency point: 512 KiB. Requests come between. */
+const EASE_BLOCKS = 128;
 
 /**
  * Keeps the changes in memory within their bound. While a consistency point is in flight, data goes to its final
@@ -39,26 +38,46 @@ export function balance(server: Server): void {
   while (volume.dirtyBytes >= 2 * dirtyBytesMax && turns.state.phase === "flushing") waitForMain(server);
 }
 
-/** A consistency point that nobody waits for: what it would have to write at once is written before, in slices. */
+/** A consistency point of what is dirty; one that is being eased will do. */
 export function wantEased(server: Server, cause: CpCause): void {
-  if (server.easing !== undefined || server.turns.state.phase === "failed") return;
-  server.easing = { cause, slicesLeft: EASE_SLICES_MAX };
+  if (server.easing !== undefined) return;
+  afterEasing(server, () => void (server.volume.dirty && server.turns.want(cause)));
+}
+
+/**
+ * Before a consistency point is frozen, which `freeze` does, what it would have to write at once is written in slices: as many
+ * as what is dirty now needs, so that who goes on writing does not put it off for ever.
+ */
+export function afterEasing(server: Server, freeze: () => void): void {
+  if (server.easing !== undefined) {
+    server.easing.waiting.push(freeze);
+    return;
+  }
+  const slicesLeft = Math.ceil(server.volume.dirtyBytes / (EASE_BLOCKS * BLOCK_BYTES));
+  server.easing = { slicesLeft, waiting: [freeze] };
   ease(server);
 }
 
+/** A slice. While another consistency point is in flight the disk has enough to do: it goes on after that. */
 export function ease(server: Server): void {
-  const { easing, turns, volume } = server;
-  if (easing === undefined) return;
-  if (turns.state.phase !== "failed" && relieveSlice(server) && easing.slicesLeft > 0) {
+  const { easing, turns } = server;
+  if (easing === undefined || turns.state.phase === "flushing") return;
+  if (turns.state.phase === "idle" && easing.slicesLeft > 0 && relieveSlice(server)) {
     easing.slicesLeft -= 1;
     offerToGoOn(server);
     return;
   }
-  server.easing = undefined;
-  if (volume.dirty) turns.want(easing.cause);
+  endEasing(server);
 }
 
-/** True: data is left. */
+/** What waits for the last slice waits no longer. */
+export function endEasing(server: Server): void {
+  const { easing } = server;
+  server.easing = undefined;
+  for (const freeze of easing?.waiting ?? []) freeze();
+}
+
+/** True: something is left. */
 function relieveSlice({ volume, turns }: Server): boolean {
   try {
     return volume.relieve({ blocksMax: EASE_BLOCKS });
@@ -113,8 +132,9 @@ function waitForMain(server: Server): void {
  * time: so requests come between.
  */
 export function offerToGoOn(server: Server): void {
-  const isMore = server.fileSystem.doomedCount > 0 || server.easing !== undefined;
-  if (!isMore || server.isUnfinished || server.turns.state.phase === "failed") return;
+  const { fileSystem, easing, turns } = server;
+  const isMore = fileSystem.doomedCount > 0 || (easing !== undefined && turns.state.phase !== "flushing");
+  if (!isMore || server.isUnfinished || turns.state.phase === "failed") return;
   server.isUnfinished = true;
   server.send({ kind: "unfinished" });
 }

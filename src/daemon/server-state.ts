@@ -1,7 +1,7 @@
 /** What the server thread holds while it lives, for the files that it consists of. */
 import type { OpenFileSystem } from "../fs/active.ts";
 import type { DurableAt } from "../fs/file-system.ts";
-import type { CpCause, Volume } from "../volume/volume.ts";
+import type { Volume } from "../volume/volume.ts";
 import type { CpTurns } from "./cp-turns.ts";
 import type { Gate } from "./gate.ts";
 import type { Inbox } from "./inbox.ts";
@@ -22,8 +22,8 @@ export interface Server {
   readonly dirtyBytesMax: number;
   /** Changes in memory from which data is written ahead of the next consistency point, with each request. */
   relieveAtBytes: number;
-  /** A consistency point that will be frozen when the data that it has to write has been written, slice by slice. */
-  easing: { readonly cause: CpCause; slicesLeft: number } | undefined;
+  /** What a consistency point would have to write at once is being written before, slice by slice; what freezes it waits. */
+  easing: { slicesLeft: number; readonly waiting: (() => void)[] } | undefined;
   /** The main thread was told that there is something to go on with, and has not answered yet. */
   isUnfinished: boolean;
   /** To be called after each request. */

@@ -31,7 +31,7 @@ import { type PathServer, pathServer } from "../fuse/native/path-server.ts";
 import { readFsinfo } from "../volume/fsinfo-copies.ts";
 import { openVolume } from "../volume/open.ts";
 import type { Volume } from "../volume/volume.ts";
-import { cpTurns } from "./cp-turns.ts";
+import { type Change, cpTurns } from "./cp-turns.ts";
 import { gate } from "./gate.ts";
 import { type HostCalls, hostCalls } from "./host-calls.ts";
 import { openInbox } from "./inbox.ts";
@@ -40,7 +40,18 @@ import { openLogFile } from "./log-file.ts";
 import { logLine } from "./log-line.ts";
 import { errnoFor, plainError } from "./plain-error.ts";
 import { hold, lastChange, makeDurable, writeLog } from "./server-durable.ts";
-import { balance, ease, fullNotes, makeSpace, offerToGoOn, reclaim, settle, wantEased } from "./server-space.ts";
+import {
+  afterEasing,
+  balance,
+  ease,
+  endEasing,
+  fullNotes,
+  makeSpace,
+  offerToGoOn,
+  reclaim,
+  settle,
+  wantEased,
+} from "./server-space.ts";
 import type { Server } from "./server-state.ts";
 import { systemClock, systemRandom } from "./system.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
@@ -90,6 +101,7 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     onFailure: (message) => {
       gated.shut(message);
       send({ kind: "failed", message });
+      endEasing(server);
     },
   });
   const inbox = openInbox(port, wake);
@@ -189,6 +201,8 @@ function servePaths(server: Server): void {
         break;
       case "verb":
       case "follow":
+      case "committed": // and what waited for that, or for a slice, is done: a restore, it may be
+      case "go-on":
         paths.clear();
         receive(server, message, () => {});
         break;
@@ -202,9 +216,7 @@ function servePaths(server: Server): void {
         return;
       case "serve":
       case "serve-paths":
-      case "committed":
       case "failed":
-      case "go-on":
       case "errand-verb":
       case "again":
         receive(server, message, () => {});
@@ -227,6 +239,7 @@ function answerPath(server: Server, paths: PathServer, id: number, request: Path
 function finish(server: Server): void {
   const { volume, turns } = server;
   receiveAll(server, () => {});
+  endEasing(server);
   settle(server);
   if (volume.writable && volume.needsLastCp) turns.want("unmount");
   settle(server);
@@ -260,6 +273,7 @@ function receive(server: Server, message: ToServer, again: Again): void {
       return;
     case "committed":
       turns.committed(message.cpCount);
+      ease(server);
       return;
     case "failed":
       turns.fail(message.message);
@@ -320,7 +334,7 @@ function perform(server: Server, request: VolumeRequest, { done, refused }: Outc
     return;
   }
   let result: () => unknown;
-  turns.change({
+  const whole: Change = {
     cause,
     apply: () => {
       try {
@@ -333,7 +347,8 @@ function perform(server: Server, request: VolumeRequest, { done, refused }: Outc
     },
     committed: () => done(result()),
     failed: (text) => refused(new UserError("failed", `the volume has failed: ${text}`)),
-  });
+  };
+  afterEasing(server, () => turns.change(whole));
 }
 
 /** Setting the filesystem back makes the kernel's caches of the root wrong: of the names before and after. */

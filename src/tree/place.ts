@@ -102,13 +102,44 @@ function firstKeys(data: ReadonlyMap<number, CachedBlock>, count: number): Float
   return keys;
 }
 
-/** Gives every dirty node without a place one. True when there was any: doing so may make nodes of the map dirty. */
-export function assignPlaces(store: BlockStore, tree: BlockTree): boolean {
+/**
+ * Places and writes dirty nodes of a tree that has no dirty data, children first, so many at most; who changes them after
+ * that makes them dirty again. Returns how many that were.
+ */
+export function placeNodes(store: BlockStore, tree: BlockTree, writer: GatherWriter, blocksMax: number): number {
+  let done = 0;
+  for (
+    let nodes = tree.dirtyNodes;
+    done < blocksMax && nodes !== undefined && nodes.size > 0;
+    nodes = tree.dirtyNodes
+  ) {
+    const keys = lowestKeys(nodes, blocksMax - done);
+    assignPlaces(store, tree, keys);
+    sealNodes(store, tree, writer, keys);
+    done += keys.length;
+  }
+  return done;
+}
+
+/** Some of the keys of the lowest level that there is. */
+function lowestKeys(nodes: ReadonlyMap<number, CachedBlock>, countMax: number): Float64Array {
+  let lowest = Number.POSITIVE_INFINITY;
+  for (const key of nodes.keys()) lowest = Math.min(lowest, nodeKeyLevel(key));
+  const keys: number[] = [];
+  for (const key of nodes.keys()) {
+    if (keys.length === countMax) break;
+    if (nodeKeyLevel(key) === lowest) keys.push(key);
+  }
+  return Float64Array.from(keys).toSorted();
+}
+
+/** Gives dirty nodes without a place one. True when there was any: doing so may make nodes of the map dirty. */
+export function assignPlaces(store: BlockStore, tree: BlockTree, keys?: Float64Array): boolean {
   const nodes = tree.dirtyNodes;
   if (nodes === undefined || nodes.size === 0) return false;
   const space = spaceOf(store);
   const homeless: CachedBlock[] = [];
-  for (const key of sortedKeys(nodes)) {
+  for (const key of keys ?? sortedKeys(nodes)) {
     const block = nodes.get(key) as CachedBlock;
     if (block.vbn === 0) homeless.push(block);
   }
@@ -122,19 +153,23 @@ export function assignPlaces(store: BlockStore, tree: BlockTree): boolean {
   return homeless.length > 0;
 }
 
-/** Sums and writes all dirty nodes, children first, and makes them clean. All have places; none changes after this. */
-export function sealNodes(store: BlockStore, tree: BlockTree, writer: GatherWriter): void {
+/**
+ * Sums and writes dirty nodes, children first, and makes them clean: all, or those of some keys, below which nothing is
+ * dirty. They have places; none changes before it is written.
+ */
+export function sealNodes(store: BlockStore, tree: BlockTree, writer: GatherWriter, keys?: Float64Array): void {
   const nodes = tree.dirtyNodes;
   if (nodes === undefined) return;
-  for (const key of sortedKeys(nodes)) {
+  for (const key of keys ?? sortedKeys(nodes)) {
     const block = nodes.get(key) as CachedBlock;
     assert(block.vbn !== 0, "sealed without a place");
     block.checksum = checksum(block.bytes);
     setPointer(tree, nodeKeyLevel(key), nodeKeyIndex(key), block);
     writer.write(block.vbn, block.bytes);
     store.insert(block);
+    nodes.delete(key);
   }
-  tree.dirtyNodes = undefined;
+  if (nodes.size === 0) tree.dirtyNodes = undefined;
 }
 
 /** Keys in ascending order: by level, then by index. */

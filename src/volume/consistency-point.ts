@@ -29,7 +29,15 @@ import { ACTIVE_MAP_INO, fsinfoVbns } from "../format/constants.ts";
 import { encodeFsinfo, type Fsinfo } from "../format/fsinfo.ts";
 import { isDirty, recordOfTree } from "../tree/block-tree.ts";
 import type { Inode } from "../tree/inode-file.ts";
-import { assignPlaces, type GatherWriter, gatherWriter, placeData, placeTree, sealNodes } from "../tree/place.ts";
+import {
+  assignPlaces,
+  type GatherWriter,
+  gatherWriter,
+  placeData,
+  placeNodes,
+  placeTree,
+  sealNodes,
+} from "../tree/place.ts";
 import { writeFsinfo } from "./fsinfo-copies.ts";
 import type { Allocator } from "./space/allocator.ts";
 import type { VolumeState } from "./state.ts";
@@ -152,9 +160,10 @@ export function takeCp(state: VolumeState, cause: CpCause): void {
 }
 
 /**
- * Writes dirty data to its final blocks without a consistency point: so that memory stays bounded while one is in flight,
- * that the next one has little to do at once, and that the change log can refer to it. Only the pointers, in dirty indirect
- * blocks, stay behind. Returns whether data is left. An error leaves the volume failed.
+ * Writes what is dirty to free blocks without a consistency point: so that memory stays bounded while one is in flight, and
+ * that the next one has little to do at once. Of each file first its data, whose pointers stay behind in dirty indirect
+ * blocks, then these, and the nodes of directories; what stays are inodes and maps. Of `only` one file it is the data, so
+ * that the change log can refer to it. Returns whether anything may be left. An error leaves the volume failed.
  */
 export function relieve(state: VolumeState, { only, blocksMax = Number.POSITIVE_INFINITY }: Relief): boolean {
   const { store, device, active } = state;
@@ -164,6 +173,7 @@ export function relieve(state: VolumeState, { only, blocksMax = Number.POSITIVE_
     const writer = gatherWriter(device);
     for (const inode of only === undefined ? active.dirty.values() : [only]) {
       left -= placeData(store, inode.tree, writer, left);
+      if (only === undefined && inode.ino !== ACTIVE_MAP_INO) left -= placeNodes(store, inode.tree, writer, left);
       if (left === 0) break;
     }
     writer.flush();

@@ -48,7 +48,7 @@ export interface FrozenCp {
   readonly logSeq: number;
 }
 
-/** Which dirty data is written: that of all files, or of one; all of it, or so many blocks. */
+/** What is written: all that is dirty in files and directories, or the data of one file; all of it, or so many blocks. */
 export interface Relief {
   readonly only?: Inode;
   readonly blocksMax?: number;
@@ -115,7 +115,7 @@ export interface Volume {
   /** Freeze, flush, write fsinfo and commit in one call: for who may wait (commands, tests, simulation). */
   takeCp(cause: CpCause): void;
   /**
-   * Writes dirty data to its final blocks without a consistency point. True: some may be left, because it was to be no more.
+   * Writes what is dirty to free blocks without a consistency point. True: some may be left, because it was to be no more.
    * Throws FsError EIO; the volume has then failed.
    */
   relieve(how?: Relief): boolean;

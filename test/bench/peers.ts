@@ -26,6 +26,8 @@ export interface Peer {
   mount(): Promise<void>;
   /** Returns when the filesystem is closed and its server, if it ends with it, is gone. */
   unmount(): Promise<void>;
+  /** Makes all that was written durable: a line for the shell. */
+  readonly sync: string;
   /** Its server's process; 0: the kernel. */
   pid(): number;
   /** How it makes copies; undefined: it has neither snapshots nor streams. */
@@ -108,6 +110,7 @@ function tidemark(name: string, mainPath: string, place: Place): Peer {
       if (daemon !== undefined) await waitForEnd(daemon);
       daemon = undefined;
     },
+    sync: `${tide} sync '${image}'`,
     pid: () => daemon?.pid ?? 0,
     streams: {
       ...streamed({
@@ -208,6 +211,7 @@ function inKernel(name: string, place: Place, type: string, format: readonly [st
     async unmount() {
       await command("umount", [directory]);
     },
+    sync: `sync -f '${directory}'`,
     pid: () => 0,
     streams: undefined,
     cleanUp: () => cleanUp(directory, undefined),
@@ -235,6 +239,7 @@ function fuse2fs(place: Place): Peer {
       if (daemon !== undefined) await waitForEnd(daemon);
       daemon = undefined;
     },
+    sync: `sync -f '${directory}'`,
     pid: () => daemon?.pid ?? 0,
     streams: undefined,
     cleanUp: () => cleanUp(directory, daemon),
@@ -266,6 +271,7 @@ function bindfs(place: Place): Peer {
       daemon = undefined;
       await command("umount", [below]);
     },
+    sync: `sync -f '${directory}'`,
     pid: () => daemon?.pid ?? 0,
     streams: undefined,
     async cleanUp() {
@@ -313,6 +319,7 @@ function zfsFuse(place: Place): Peer {
     async unmount() {
       await command("zpool", ["export", pool]);
     },
+    sync: `sync -f '${directory}'`,
     pid: () => daemon?.pid ?? 0,
     streams: {
       ...streamed({

@@ -36,7 +36,7 @@ export interface Session {
 
 export interface Value {
   readonly label: string;
-  readonly unit: "MB/s" | "/s" | "s" | "ms" | "MB";
+  readonly unit: "MB/s" | "/s" | "s" | "ms" | "MB" | "x";
   /** Ratios to be reached, by peer: so many times as fast, or as little. */
   readonly goals?: Readonly<Record<string, number>>;
 }

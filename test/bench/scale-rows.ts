@@ -48,7 +48,59 @@ export const scaleRows: readonly Row[] = [
     },
     measure: async ({ peer }) => [await slowestWhile(peer, 'rm "$1/doomed"')],
   },
+  {
+    name: "scale: create + stat + unlink while scattered pages are written",
+    values: [
+      { label: "idle p50", unit: "ms" },
+      { label: "idle p99", unit: "ms" },
+      { label: "p50", unit: "ms" },
+      { label: "p99", unit: "ms" },
+      { label: "slowest", unit: "ms" },
+      { label: "p99 to that of idle", unit: "x" },
+    ],
+    async prepare({ peer, sizes }) {
+      const path = join(peer.directory, "scattered");
+      if (!existsSync(path))
+        await command(process.execPath, [workPath, "fill", peer.directory, String(4 * sizes.fileMib), "scattered"]);
+    },
+    measure: latencyWhileWritten,
+  },
 ];
+
+const PROBE_MS = 2000;
+
+/** One in sixteen of the pages of a large file are changed, written back, and made durable. */
+async function latencyWhileWritten({ peer, sizes }: Session): Promise<readonly number[]> {
+  const probe = async (durationMs: number): Promise<Latencies> =>
+    JSON.parse(await command(process.execPath, [workPath, "latency", peer.directory, String(durationMs), "probe"]));
+  await probe(PROBE_MS); // warm
+  const idle = (await probe(PROBE_MS)).tookMs.toSorted((a, b) => a - b);
+  const watching = probe(2 * PROBE_MS);
+  await new Promise((settle) => {
+    setTimeout(settle, PROBE_MS / 4);
+  });
+  const beganAt = performance.timeOrigin + performance.now();
+  const blocks = 4 * sizes.fileMib * 256;
+  await command(process.execPath, [workPath, "scatter-more", peer.directory, String(blocks), "scattered"]);
+  await shell(peer.sync);
+  const endedAt = performance.timeOrigin + performance.now();
+  const { doneAt, tookMs } = await watching;
+  const during = tookMs
+    .filter((ms, i) => (doneAt[i] as number) >= beganAt && (doneAt[i] as number) - ms <= endedAt)
+    .toSorted((a, b) => a - b);
+  const p99 = at(during, 0.99);
+  return [at(idle, 0.5), at(idle, 0.99), at(during, 0.5), p99, at(during, 1), p99 / at(idle, 0.99)];
+}
+
+interface Latencies {
+  /** Of each, when it was done, in milliseconds since 1970, and how long it took. */
+  readonly doneAt: readonly number[];
+  readonly tookMs: readonly number[];
+}
+
+function at(sorted: readonly number[], share: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] as number;
+}
 
 /** A row of Tidemark alone, on a volume that is not the one that is mounted. */
 function ours(what: string, unit: "s" | "/s", measure: (volume: string, session: Session) => Promise<number>): Row {

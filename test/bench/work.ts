@@ -20,7 +20,7 @@ import { chdir } from "node:process";
 import { crc32 } from "node:zlib";
 
 /** What it returns is printed; else the seconds it took are. */
-type Action = (count: number, prefix: string) => number | void;
+type Action = (count: number, prefix: string) => number | string | void;
 
 const block = Buffer.alloc(4096, "Tidemark benchmark. ");
 const MIB = 1 << 20;
@@ -79,6 +79,22 @@ const actions: Readonly<Record<string, Action>> = {
     }
     return slowestMs;
   },
+  /** Empty files made, looked at and removed for `count` milliseconds: prints when each was done, and the milliseconds it took. */
+  latency: (durationMs, prefix) => {
+    const doneAt: number[] = [];
+    const tookMs: number[] = [];
+    const endMs = performance.now() + durationMs;
+    for (let nowMs = performance.now(); nowMs < endMs; ) {
+      createWith(undefined)(1, prefix);
+      statSync(name(prefix, 0));
+      unlinkSync(name(prefix, 0));
+      const doneMs = performance.now();
+      doneAt.push(performance.timeOrigin + doneMs);
+      tookMs.push(doneMs - nowMs);
+      nowMs = doneMs;
+    }
+    return JSON.stringify({ doneAt, tookMs });
+  },
   append: (count, prefix) => {
     const descriptor = openSync(prefix, "w");
     for (let i = 0; i < count; i++) {
@@ -99,20 +115,27 @@ const actions: Readonly<Record<string, Action>> = {
     fdatasyncSync(descriptor);
     closeSync(descriptor);
   },
-  /** Rewrites one in a hundred of the blocks of a file of `count` blocks, anywhere in it. */
+  /** Rewrites one in a hundred of the blocks of a file of `count` blocks, anywhere in it, durably. */
   scatter: (count, prefix) => {
-    const bytes = noise(4096);
-    const descriptor = openSync(prefix, "r+");
-    let at = count;
-    for (let i = 0; i < count / 100; i++) {
-      at = (Math.imul(at, 1_664_525) + 1_013_904_223) >>> 0;
-      bytes.writeUInt32LE(at, 8);
-      writeSync(descriptor, bytes, 0, 4096, Math.floor((at / 2 ** 32) * count) * 4096);
-    }
+    const descriptor = scattered(count, count / 100, prefix);
     fdatasyncSync(descriptor);
     closeSync(descriptor);
   },
+  /** Rewrites one in sixteen, in the page cache. */
+  "scatter-more": (count, prefix) => closeSync(scattered(count, count / 16, prefix)),
 };
+
+function scattered(count: number, writes: number, path: string): number {
+  const bytes = noise(4096);
+  const descriptor = openSync(path, "r+");
+  let at = count;
+  for (let i = 0; i < writes; i++) {
+    at = (Math.imul(at, 1_664_525) + 1_013_904_223) >>> 0;
+    bytes.writeUInt32LE(at, 8);
+    writeSync(descriptor, bytes, 0, 4096, Math.floor((at / 2 ** 32) * count) * 4096);
+  }
+  return descriptor;
+}
 
 function noise(length: number): Buffer {
   const bytes = Buffer.alloc(length);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { checkVolume } from "../../src/volume/check.ts";
-import { makeBench, putFile, readAll, writeAt } from "../support/fs-paths.ts";
+import { entryAt, makeBench, makeDir, putFile, readAll, writeAt } from "../support/fs-paths.ts";
 
 test("data is written in slices ahead of a consistency point, which then has none to write, and nothing is lost between", () => {
   const bench = makeBench();
@@ -30,4 +30,34 @@ test("data is written in slices ahead of a consistency point, which then has non
   for (let i = 1; i < 300; i++) assert.equal(scattered[i * 3 * BLOCK_BYTES], i % 256);
   for (let i = 0; i < 50; i++) assert.equal(readAll(bench.fs, `/small ${i}`)[7], i);
   assert.deepEqual(checkVolume(device).findings, []);
+});
+
+test("indirect blocks and directories are written ahead too, and again where they change after that", () => {
+  const bench = makeBench();
+  const { fs, volume, device } = bench;
+  putFile(fs, "/wide");
+  for (let i = 0; i < 200; i++) writeAt(fs, "/wide", i * 600 * BLOCK_BYTES, Uint8Array.of(i));
+  makeDir(fs, "/d");
+  for (let i = 0; i < 3000; i++) putFile(fs, `/d/file number ${i}`);
+  let slices = 0;
+  while (volume.relieve({ blocksMax: 32 })) {
+    slices += 1;
+    writeAt(fs, "/wide", 100 * 600 * BLOCK_BYTES + slices, Uint8Array.of(slices));
+    putFile(fs, `/d/late ${slices}`);
+  }
+  assert(slices > 12, `${slices} slices`);
+  const inodeBlocks = Math.ceil((3300 + slices) / 16);
+  const frozen = volume.freezeCp("sync");
+  assert(frozen.blocksWritten < inodeBlocks + 20, `${frozen.blocksWritten} blocks at once`);
+  device.flush();
+  for (const vbn of frozen.fsinfoVbns) device.writeDurable(vbn, frozen.fsinfo);
+  volume.commitCp(frozen);
+  assert.deepEqual(checkVolume(device).findings, []);
+  bench.reopen();
+  const wide = readAll(bench.fs, "/wide");
+  for (let i = 1; i < 200; i++) assert.equal(wide[i * 600 * BLOCK_BYTES], i);
+  for (let i = 1; i <= slices; i++) {
+    assert.equal(wide[100 * 600 * BLOCK_BYTES + i], i % 256);
+    assert(entryAt(bench.fs, `/d/late ${i}`).nodeId > 0);
+  }
 });

@@ -34,11 +34,12 @@ const PAGES_MAX = PAYLOAD_BYTES_MAX / PAGE_BYTES;
 const PAGES_MAX_WITHOUT_FLAG = 32;
 
 /**
- * Read-ahead and write-back requests that the kernel keeps under way: enough that the next one is always waiting
- * when the server asks. Above the threshold the kernel begins no more of them of its own accord.
+ * Read-ahead and write-back requests that the kernel keeps under way: enough that the next one is always waiting when the
+ * server asks, and no more, for who makes a small request meanwhile has them before it in the queue. From the threshold on
+ * the kernel begins no read-ahead of its own accord.
  */
-const BACKGROUND_MAX = 256;
-const CONGESTION_THRESHOLD = 192;
+const BACKGROUND_MAX = 4;
+const CONGESTION_THRESHOLD = 4;
 
 const WANTED =
   initFlag.ASYNC_READ |

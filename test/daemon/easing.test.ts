@@ -1,0 +1,90 @@
+// Consistency points that are written in slices before they are frozen: no thread, and a disk in memory.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { BLOCK_BYTES } from "../../src/core/block.ts";
+import { cpTurns } from "../../src/daemon/cp-turns.ts";
+import { afterEasing, ease, endEasing, wantEased } from "../../src/daemon/server-space.ts";
+import type { Server } from "../../src/daemon/server-state.ts";
+import type { FrozenCp } from "../../src/volume/volume.ts";
+import { type Bench, makeBench, putFile, readAll, writeAt } from "../support/fs-paths.ts";
+
+interface Stage {
+  readonly bench: Bench;
+  readonly server: Server;
+  readonly frozen: FrozenCp[];
+}
+
+function stage(): Stage {
+  const bench = makeBench();
+  const frozen: FrozenCp[] = [];
+  const turns = cpTurns(bench.volume, { send: (cp) => void frozen.push(cp), onFailure: () => endEasing(server) });
+  const server = {
+    volume: bench.volume,
+    fileSystem: bench.fs,
+    turns,
+    easing: undefined,
+    isUnfinished: false,
+    send: () => {},
+  } as unknown as Server;
+  return { bench, server, frozen };
+}
+
+function dirty({ fs }: Bench, blocks: number, value: number): void {
+  for (let i = 0; i < blocks; i++) writeAt(fs, "/f", i * 3 * BLOCK_BYTES, new Uint8Array(BLOCK_BYTES).fill(value));
+}
+
+test("who waits for a consistency point gets all that was written before, though others go on writing", () => {
+  const { bench, server, frozen } = stage();
+  putFile(bench.fs, "/f");
+  dirty(bench, 2000, 1);
+  const committed: number[] = [];
+  afterEasing(server, () =>
+    server.turns.change({
+      cause: "snapshot",
+      apply: () => bench.volume.createSnapshot("s").name === "s",
+      committed: (count) => void committed.push(count),
+      failed: assert.fail,
+    }),
+  );
+  wantEased(server, "timer"); // is content with that one
+  let slices = 0;
+  for (; server.easing !== undefined; slices++) {
+    assert.equal(frozen.length, 0);
+    dirty(bench, 300, 2); // more than a slice
+    ease(server);
+  }
+  assert(slices > 10 && slices < 40, `${slices} slices`);
+  assert.equal(frozen.length, 1);
+  const [cp] = frozen as [FrozenCp];
+  assert.equal(cp.cause, "snapshot");
+  server.turns.committed(cp.cpCount);
+  assert.deepEqual(committed, [cp.cpCount]);
+  assert.equal(readAll(bench.fs, "/f")[1999 * 3 * BLOCK_BYTES], 1);
+});
+
+test("it waits for the one that is in flight, and for nothing when the mount ends or the volume fails", () => {
+  const { bench, server, frozen } = stage();
+  putFile(bench.fs, "/f");
+  server.turns.want("timer");
+  dirty(bench, 2000, 1);
+  wantEased(server, "fsync");
+  ease(server);
+  assert.equal(frozen.length, 1, "one at a time");
+  server.turns.committed((frozen[0] as FrozenCp).cpCount);
+  assert.equal(frozen.length, 1, "in slices");
+  endEasing(server);
+  assert.equal(frozen.length, 2);
+
+  let failure = "";
+  afterEasing(server, () =>
+    server.turns.change({
+      cause: "sync",
+      apply: assert.fail,
+      committed: () => assert.fail("it has failed"),
+      failed: (text) => (failure = text),
+    }),
+  );
+  server.turns.fail("the disk is gone");
+  assert.equal(failure, "the disk is gone");
+  assert.equal(server.easing, undefined);
+});
