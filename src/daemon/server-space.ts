@@ -10,6 +10,8 @@ import type { Server } from "./server-state.ts";
 import { fullText, spaceOf } from "./space-holders.ts";
 import type { FromServer } from "./thread-messages.ts";
 
+/** Slices of deleted files that are freed for who waits for space. */
+const SPACE_SLICES = 16;
 /** Between two lines in the log about a volume that is full. */
 const FULL_NOTE_MS = 60_000;
 
@@ -91,7 +93,7 @@ function relieveSlice({ volume, turns }: Server): boolean {
 export function makeSpace(server: Server): boolean {
   const { volume, turns, fileSystem } = server;
   if (turns.state.phase === "failed") return false;
-  if (fileSystem.doomedCount > 0) reclaim(server);
+  for (let slice = 0; slice < SPACE_SLICES && fileSystem.doomedCount > 0; slice++) reclaim(server);
   if (volume.frozenBlocks === 0) return false;
   settle(server);
   turns.want("space");

@@ -33,7 +33,8 @@ const shape = {
   xattrIno: u32, // inode that holds the extended attributes, 0: none
   orphanSlot: u32, // slot in the orphan file plus 1, 0: not an orphan
   entryCount: u32, // directories: entries, without . and ..
-  reserved: bytes(12), // zero
+  donor: u32, // of an orphan that holds what was cut out of a file: that file, which counts its blocks; 0: none
+  reserved: bytes(8), // zero
   root: nested(fileRoot, "file root"),
 };
 export type InodeRecord = ValueOf<typeof shape>;

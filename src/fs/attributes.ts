@@ -19,7 +19,6 @@ import {
 } from "./file-system.ts";
 import { isDirectory, isRegular, isSymlink, MODE_BITS, S_IFMT, withoutSetId } from "./modes.ts";
 import { inoOf, isSnapshotsNode } from "./nodes.ts";
-import { SLICE_BLOCKS } from "./reclaim.ts";
 import { snapshotsAttributes } from "./snapshot-view.ts";
 
 type AttributeOperations = Pick<
@@ -142,7 +141,7 @@ function changeAttributes(
   try {
     isDropped = (isChown || isResized || killPriv === true) && dropCapability(inodes, inode);
     if (mode !== undefined) chmodAccessList(inodes, inode, mode);
-    if (isResized) setSize(context, inodes, inode, sizeBytes);
+    if (isResized) resizeFile(inodes, inode, sizeBytes, context.orphans().release);
   } catch (error) {
     if (isDropped || (mode !== undefined && xattrIno !== 0)) context.changes.undescribed();
     throw error;
@@ -170,19 +169,13 @@ function changeAttributes(
   });
 }
 
-/** Truncates, or extends with a hole. What is too much to be freed at once is freed by and by. */
-export function setSize(context: Context, inodes: InodeFile, inode: Inode, sizeBytes: number): void {
-  if (sizeBytes === 0 && inode.tree.blockCount > SLICE_BLOCKS) context.orphans().shed(inode);
-  else resizeFile(inodes, inode, sizeBytes);
-}
-
 /** The file is to be empty, and has been changed even if it was: O_TRUNC. */
 export function truncateAtOpen(context: Context, inodes: InodeFile, inode: Inode): void {
   inodes.reserve(inodesBound(inodes, 1), "delete");
   inodes.markDirty(inode);
   const isDropped = dropCapability(inodes, inode);
   try {
-    if (inode.tree.sizeBytes > 0) setSize(context, inodes, inode, 0);
+    if (inode.tree.sizeBytes > 0) resizeFile(inodes, inode, 0, context.orphans().release);
   } catch (error) {
     if (isDropped) context.changes.undescribed();
     throw error;

@@ -67,7 +67,9 @@ export function attributesReply(context: Context, state: State, inode: Inode): A
   };
 }
 
+/** A file that has heirs comes to have fewer blocks without anything being done to it. */
 function attributesValidMs(context: Context, state: State, inode: Inode): number {
+  if (state.writable && context.orphans().hasHeirs(inode.ino)) return 0;
   return isMoving(context, state) && isDirectory(inode.mode) ? 0 : VALID_MS_FOREVER;
 }
 

@@ -136,7 +136,7 @@ export function dataOperations(context: Context): DataOperations {
       reserveAllocation(inodes, inode, mode, length);
       const isKilled = killWhatWritingKills(inodes, inode, how.killPriv);
       try {
-        allocate(inodes, inode, mode, offset, length);
+        allocate(context, inodes, inode, { mode, offset, length });
       } catch (error) {
         if (isKilled) changes.undescribed();
         throw error;
@@ -266,14 +266,21 @@ function reserveAllocation(inodes: InodeFile, inode: Inode, mode: number, length
   inodes.reserve(blocks, "write");
 }
 
-function allocate(inodes: InodeFile, inode: Inode, mode: number, offset: number, length: number): void {
+interface Allocation {
+  readonly mode: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+function allocate(context: Context, inodes: InodeFile, inode: Inode, { mode, offset, length }: Allocation): void {
+  const { release } = context.orphans();
   const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
   const what = mode & ~FALLOC_FL_KEEP_SIZE;
   const end = offset + length;
-  if (what !== 0) punchHole(inodes, inode, offset, length);
+  if (what !== 0) punchHole(inodes, inode, offset, length, release);
   if (what === FALLOC_FL_PUNCH_HOLE) return;
   inodes.markDirty(inode);
-  if (!keepSize && end > inode.tree.sizeBytes) resizeFile(inodes, inode, end);
+  if (!keepSize && end > inode.tree.sizeBytes) resizeFile(inodes, inode, end, release);
 }
 
 function readDirectory(context: Context, open: OpenInode, cookie: number, plus: boolean, emit: EmitEntry): void {

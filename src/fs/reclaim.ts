@@ -11,6 +11,12 @@
  * An orphan has link count 0 and a slot in the orphan file, so that a crash loses nothing but the file that nobody can
  * name: all that stand there when a volume is opened are doomed. A small file goes at once and needs no slot.
  *
+ * What is cut out of a file, by truncating it or by punching a hole, goes the same way where it is large: an heir, a doomed
+ * orphan made for it, gets it in one step, whole subtrees at a time, so the cut costs as much as the tree is high. How many
+ * blocks that are nobody knows before they have been read: the file that they were cut out of, the donor, goes on counting
+ * them until they are freed. So the blocks of a file are its own and those of its heirs, and it is freed after them. A file
+ * that is cut off whole by its start gives its count away with the rest.
+ *
  * On disk the orphan file is an array of u32, an ino or 0; an inode has the number of its slot plus 1. Which of the
  * slots are free is known in memory, read once when the volume is opened.
  */
@@ -18,8 +24,17 @@ import assert from "node:assert/strict";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { FIRST_FREE_INO, ORPHAN_BLOCKS_MAX, ORPHAN_INO } from "../format/constants.ts";
-import { type BlockTree, blockAt, dirtyBlockAt } from "../tree/block-tree.ts";
-import { emptyFile, resizeFile } from "../tree/file-data.ts";
+import {
+  type BlockTree,
+  blockAt,
+  dirtyBlockAt,
+  freeBlocks,
+  lastLeaf,
+  moveBlocks,
+  moveBlocksMax,
+  prepareMove,
+} from "../tree/block-tree.ts";
+import { emptyFile, type Release, releaseNow, resizeBlocksMax } from "../tree/file-data.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import { freeXattrs, xattrInode } from "../tree/xattr.ts";
 import { inodeMapBound, inodesBound } from "./bounds.ts";
@@ -42,10 +57,13 @@ export interface Orphans {
   rescue(inode: Inode): void;
   /** Nobody uses the inode any more: if it is an orphan, it goes. */
   unused(ino: number): void;
-  /** Moves the contents of a large file to an orphan that is freed by and by, and leaves the file empty. */
-  shed(inode: Inode): void;
+  /** Frees the blocks of a range of a file; many of them by and by. */
+  readonly release: Release;
+  /** The file counts blocks that were cut out of it, and are not freed yet. */
+  hasHeirs(ino: number): boolean;
   /** Frees a slice of what is doomed. False: nothing is left to do. */
   reclaimSlice(): boolean;
+  /** How many files are doomed; 0: nothing is left to do. */
   readonly doomedCount: number;
 }
 
@@ -57,12 +75,11 @@ export interface Doom {
   readonly isUsed: boolean;
 }
 
-/** Blocks that are freed in one go: 64 MiB of data. */
-export const SLICE_BLOCKS = 16384;
-/** Parts of that length that are looked at in one go, in a file that is mostly holes. */
-const SLICE_STEPS_MAX = 1024;
+/** Blocks that are freed in one go: 8 MiB of data. An indirect block that must be read counts for LEAF_COST more. */
+const SLICE_BLOCKS = 2048;
+const LEAF_COST = 128;
 /** Slices at the time a volume is opened; the rest is done when there is time. */
-const OPENING_SLICES_MAX = 64;
+const OPENING_SLICES_MAX = 512;
 const SLOTS_PER_BLOCK = BLOCK_BYTES / 4;
 /** Remembered when a volume is opened. If there are more, they are found the next time. */
 const FREE_SLOTS_MAX = 1 << 20;
@@ -70,7 +87,9 @@ const UNNAMED_MODE = 0o100000;
 
 export function openOrphans(inodes: InodeFile): Orphans {
   const freeSlots: number[] = [];
-  const doomed: number[] = [];
+  const doomed = new Set<number>();
+  /** Heirs that a file has, by its number. */
+  const heirs = new Map<number, number>();
   const linkable = new Set<number>();
   let slotCount = 0;
 
@@ -90,17 +109,22 @@ export function openOrphans(inodes: InodeFile): Orphans {
       const block = blockAt(inodes.store, tree, index);
       if (block === undefined) throw new CorruptionError(`the orphan file has a hole at block ${index}`);
       const ino = block.words[slot % SLOTS_PER_BLOCK] as number;
-      if (ino !== 0) doomed.push(checked(ino, slot));
+      if (ino !== 0) doom(checked(ino, slot));
       else if (freeSlots.length < FREE_SLOTS_MAX) freeSlots.push(slot);
     }
   }
 
-  function checked(ino: number, slot: number): number {
+  function doom(inode: Inode): void {
+    doomed.add(inode.ino);
+    if (inode.donor !== 0) heirs.set(inode.donor, (heirs.get(inode.donor) ?? 0) + 1);
+  }
+
+  function checked(ino: number, slot: number): Inode {
     const inode = ino < FIRST_FREE_INO ? undefined : inodes.get(ino);
     if (inode === undefined || inode.linkCount !== 0 || inode.orphanSlot !== slot + 1) {
       throw new CorruptionError(`slot ${slot} of the orphan file names inode ${ino}, which is no orphan`);
     }
-    return ino;
+    return inode;
   }
 
   /** A slot whose block is dirty, so that setting it cannot fail. Not taken yet. */
@@ -110,16 +134,15 @@ export function openOrphans(inodes: InodeFile): Orphans {
     const slot = freeSlots.at(-1) ?? slotCount;
     if (slot >= ORPHAN_BLOCKS_MAX * SLOTS_PER_BLOCK) throw new FsError("ENOSPC", "the orphan file is full");
     dirtyBlockAt(inodes.store, file.tree, Math.floor(slot / SLOTS_PER_BLOCK));
+    if (slot < slotCount) return slot;
+    for (let more = SLOTS_PER_BLOCK - 1; more >= 0; more--) freeSlots.push(slotCount + more);
+    slotCount += SLOTS_PER_BLOCK;
+    file.tree.sizeBytes = (slotCount / SLOTS_PER_BLOCK) * BLOCK_BYTES; // now: the block is there whatever becomes of the slot
     return slot;
   }
 
   function takeSlot(slot: number, inode: Inode): void {
     const { tree } = orphanFile();
-    if (slot === slotCount) {
-      for (let more = SLOTS_PER_BLOCK - 1; more >= 0; more--) freeSlots.push(slotCount + more);
-      slotCount += SLOTS_PER_BLOCK;
-      tree.sizeBytes = (slotCount / SLOTS_PER_BLOCK) * BLOCK_BYTES;
-    }
     assert.equal(freeSlots.pop(), slot, "the slot that was prepared is the next one");
     wordsOf(tree, slot)[slot % SLOTS_PER_BLOCK] = inode.ino;
     inode.orphanSlot = slot + 1;
@@ -149,38 +172,91 @@ export function openOrphans(inodes: InodeFile): Orphans {
     inodes.free(inode);
   }
 
-  /** Makes a large file shorter by a slice. True when it is short enough to be freed whole. */
-  function shorten(inode: Inode): boolean {
-    const { tree } = inode;
-    const target = tree.blockCount - SLICE_BLOCKS;
-    for (let step = 0; step < SLICE_STEPS_MAX && tree.blockCount > target && tree.blockCount > SLICE_BLOCKS; step++) {
-      const blocks = Math.ceil(tree.sizeBytes / BLOCK_BYTES);
-      resizeFile(inodes, inode, Math.max(0, blocks - SLICE_BLOCKS) * BLOCK_BYTES);
+  /** Frees a slice from the end of a file. True when it holds nothing more. */
+  function shorten({ inline, tree }: Inode): boolean {
+    if (inline) return true;
+    for (let cost = 0; ; cost += LEAF_COST) {
+      const first = lastLeaf(inodes.store, tree);
+      if (first === undefined) return true;
+      if (cost >= SLICE_BLOCKS) return false;
+      inodes.reserve(bound() + resizeBlocksMax(tree), "delete");
+      cost += tree.blockCount;
+      freeBlocks(inodes.store, tree, first, Number.POSITIVE_INFINITY);
+      cost -= tree.blockCount;
     }
-    return tree.blockCount <= SLICE_BLOCKS;
+  }
+
+  /** Of an heir: what is freed is counted off from its donor. */
+  function shortenHeir(inode: Inode): boolean {
+    const donor = inodes.get(inode.donor);
+    if (donor !== undefined) inodes.markDirty(donor);
+    inode.tree.blockCount = 0;
+    try {
+      return shorten(inode);
+    } finally {
+      if (donor !== undefined) donor.tree.blockCount = Math.max(0, donor.tree.blockCount + inode.tree.blockCount);
+      inode.tree.blockCount = 0;
+    }
   }
 
   function bound(): number {
-    return inodeMapBound(inodes) + inodesBound(inodes, 1) + orphanFile().tree.height + 1;
+    return inodeMapBound(inodes) + inodesBound(inodes, 2) + orphanFile().tree.height + 1;
+  }
+
+  /** What can be freed next: no file before its heirs. */
+  function nextDoomed(): number | undefined {
+    for (const ino of doomed) if (!heirs.has(ino)) return ino;
+    return undefined;
   }
 
   function reclaimSlice(): boolean {
-    const ino = doomed.at(-1);
-    if (ino === undefined) return false;
+    const ino = nextDoomed();
+    if (ino !== undefined) reclaim(ino);
+    return nextDoomed() !== undefined;
+  }
+
+  function reclaim(ino: number): void {
     const inode = inodes.get(ino);
     if (inode === undefined) throw new CorruptionError(`orphan ${ino} is free`);
+    const { donor } = inode;
     try {
       inodes.reserve(bound(), "delete");
       inodes.markDirty(inode);
-      if (!shorten(inode)) return true;
+      if (!(donor === 0 ? shorten(inode) : shortenHeir(inode))) return;
       freeInode(inode);
     } catch (error) {
       // A damaged file must not keep the others from being freed: it stays an orphan until the volume is opened again.
-      if (error instanceof CorruptionError) doomed.pop();
+      const isDamaged = error instanceof CorruptionError || (error instanceof FsError && error.code === "EIO");
+      if (isDamaged) doomed.delete(ino);
       throw error;
     }
-    doomed.pop();
-    return doomed.length > 0;
+    doomed.delete(ino);
+    const heirsLeft = (heirs.get(donor) ?? 1) - 1;
+    if (heirsLeft > 0) heirs.set(donor, heirsLeft);
+    else heirs.delete(donor);
+  }
+
+  function release(inode: Inode, first: number, end: number): void {
+    const { tree } = inode;
+    const blocks = Math.ceil(tree.sizeBytes / BLOCK_BYTES); // none are kept beyond
+    const to = end >= blocks ? Number.POSITIVE_INFINITY : end;
+    if (Math.min(end, blocks) - first <= SLICE_BLOCKS) {
+      releaseNow(inodes, inode, first, to);
+      return;
+    }
+    inodes.reserve(bound() + moveBlocksMax(tree), "delete");
+    const slot = prepareSlot();
+    prepareMove(inodes.store, tree, first, to);
+    const heir = inodes.allocate("delete");
+    heir.mode = UNNAMED_MODE;
+    heir.tree.sizeBytes = tree.sizeBytes;
+    takeSlot(slot, heir);
+    moveBlocks(inodes.store, tree, heir.tree, first, to);
+    if (first === 0 && to === Number.POSITIVE_INFINITY && !heirs.has(inode.ino)) {
+      heir.tree.blockCount = tree.blockCount;
+      tree.blockCount = 0;
+    } else heir.donor = inode.ino;
+    doom(heir);
   }
 
   load();
@@ -199,7 +275,7 @@ export function openOrphans(inodes: InodeFile): Orphans {
       // What has indirect blocks must read them to be freed, which can fail: it goes by way of the orphan file.
       const hidden = xattrInode(inodes, inode);
       if (hidden !== undefined) inodes.markDirty(hidden);
-      const isSmall = inode.tree.height === 0 && (hidden?.tree.height ?? 0) === 0;
+      const isSmall = inode.tree.height === 0 && (hidden?.tree.height ?? 0) === 0 && !heirs.has(inode.ino);
       if (isUsed || !isSmall) return { inode, slot: prepareSlot(), isUsed };
       inodes.prepareFree(inode);
       if (hidden !== undefined) inodes.prepareFree(hidden);
@@ -211,9 +287,7 @@ export function openOrphans(inodes: InodeFile): Orphans {
         return;
       }
       takeSlot(slot, inode);
-      if (isUsed) return;
-      doomed.push(inode.ino);
-      if (inode.tree.blockCount <= SLICE_BLOCKS) tryReclaim();
+      if (!isUsed) doomNow(inode);
     },
     adopt(inode, how): void {
       takeSlot(prepareSlot(), inode);
@@ -233,46 +307,24 @@ export function openOrphans(inodes: InodeFile): Orphans {
       const inode = inodes.get(ino);
       if (inode === undefined || inode.linkCount > 0 || inode.orphanSlot === 0) return;
       linkable.delete(ino);
-      doomed.push(ino);
-      if (inode.tree.blockCount <= SLICE_BLOCKS) tryReclaim();
+      doomNow(inode);
     },
-    shed(inode): void {
-      inodes.reserve(bound(), "delete");
-      const slot = prepareSlot();
-      const heir = inodes.allocate();
-      heir.mode = UNNAMED_MODE;
-      takeSlot(slot, heir);
-      moveTree(heir.tree, inode.tree);
-      doomed.push(heir.ino);
-    },
+    release,
+    hasHeirs: (ino) => heirs.has(ino),
     reclaimSlice,
     get doomedCount(): number {
-      return doomed.length;
+      return nextDoomed() === undefined ? 0 : doomed.size;
     },
   };
 
-  /** Nobody waits for this to succeed: the file is an orphan already. */
-  function tryReclaim(): void {
+  /** Its first slice is freed at once, which may be all of it. Nobody waits for that to succeed: it is an orphan already. */
+  function doomNow(inode: Inode): void {
+    doom(inode);
+    if (heirs.has(inode.ino)) return;
     try {
-      reclaimSlice();
+      reclaim(inode.ino);
     } catch (error) {
       if (!(error instanceof FsError) && !(error instanceof CorruptionError)) throw error;
     }
   }
-}
-
-/** All that one file holds becomes another's; that one has been empty. */
-function moveTree(into: BlockTree, from: BlockTree): void {
-  into.sizeBytes = from.sizeBytes;
-  into.height = from.height;
-  into.pointers.set(from.pointers);
-  into.blockCount = from.blockCount;
-  into.dirtyNodes = from.dirtyNodes;
-  into.dirtyData = from.dirtyData;
-  from.sizeBytes = 0;
-  from.height = 0;
-  from.pointers.fill(0);
-  from.blockCount = 0;
-  from.dirtyNodes = undefined;
-  from.dirtyData = undefined;
 }

@@ -231,7 +231,8 @@ export function vbnAt(store: BlockStore, tree: BlockTree, index: number): number
 
 /**
  * Frees all blocks from data block `first` up to, not including, `end` (Infinity: to the end of the tree) and takes
- * indirect blocks that become empty out of the tree. Reads what it must before each change; O(blocks freed).
+ * indirect blocks that become empty out of the tree. Reads what it must before each change; O(blocks freed). `blockCount`
+ * falls by what is freed.
  */
 export function freeBlocks(store: BlockStore, tree: BlockTree, first: number, end: number): void {
   if (tree.dirtyData !== undefined) {
@@ -243,10 +244,141 @@ export function freeBlocks(store: BlockStore, tree: BlockTree, first: number, en
   }
   const span = POINTERS_PER_BLOCK ** tree.height;
   for (let i = 0; i < ROOT_POINTERS; i++) freeSubtree(store, tree, tree.height, i, i * span, span, first, end);
-  if (first === 0 && end >= capacity(tree.height)) {
-    tree.blockCount = 0; // so it is; a damaged count, which the check reports, keeps no file from being deleted
-    tree.height = 0;
+  if (first === 0 && end >= capacity(tree.height)) tree.height = 0;
+}
+
+/** The indirect blocks above the data from `first` up to `end` are read. Throws FsError EIO, CorruptionError. */
+export function readNodes(store: BlockStore, tree: BlockTree, first: number, end: number): void {
+  const below = Math.min(end, capacity(tree.height));
+  for (let index = first; index < below; index = (Math.floor(index / POINTERS_PER_BLOCK) + 1) * POINTERS_PER_BLOCK)
+    nodeAt(store, tree, 1, Math.floor(index / POINTERS_PER_BLOCK));
+}
+
+/**
+ * Makes the blocks dirty that `moveBlocks` divides: those with pointers on both sides of the start or the end of the range, two
+ * of each level at most. Throws FsError EIO, CorruptionError; nothing has changed then.
+ */
+export function prepareMove(store: BlockStore, tree: BlockTree, first: number, end: number): void {
+  for (const cut of [first, end]) {
+    for (let level = tree.height; level > 0 && cut < capacity(tree.height); level--) {
+      const span = POINTERS_PER_BLOCK ** level;
+      const index = Math.floor(cut / span);
+      if (cut % span === 0 || nodeAt(store, tree, level, index) === undefined) break;
+      dirtyNodeAt(store, tree, level, index);
+    }
   }
+}
+
+/** Blocks that `prepareMove` and `moveBlocks` dirty at most. */
+export function moveBlocksMax({ height }: BlockTree): number {
+  return 4 * height;
+}
+
+/**
+ * Moves all blocks from data block `first` up to `end` into an empty tree, where they have the same indexes: whole subtrees, so
+ * it costs O(height), and what is dirty. Cannot fail after `prepareMove`. All is still counted in the tree that it comes from.
+ */
+export function moveBlocks(store: BlockStore, tree: BlockTree, into: BlockTree, first: number, end: number): void {
+  const isIn = (from: number, span: number): boolean => from >= first && from + span <= end;
+  into.height = tree.height;
+  into.dirtyNodes = moveDirty(tree.dirtyNodes, (key) => {
+    const span = POINTERS_PER_BLOCK ** nodeKeyLevel(key);
+    return isIn(nodeKeyIndex(key) * span, span);
+  });
+  into.dirtyData = moveDirty(tree.dirtyData, (index) => isIn(index, 1));
+  for (let i = 0; i < ROOT_POINTERS; i++) moveSubtree(store, { tree, into, first, end }, tree.height, i);
+  tree.blockCount += into.blockCount;
+  into.blockCount = 0;
+  if (first === 0 && end >= capacity(tree.height)) tree.height = 0;
+}
+
+function moveDirty(
+  blocks: Map<number, CachedBlock> | undefined,
+  isIn: (key: number) => boolean,
+): Map<number, CachedBlock> | undefined {
+  if (blocks === undefined) return undefined;
+  const moved = new Map<number, CachedBlock>();
+  for (const [key, block] of blocks) {
+    if (!isIn(key)) continue;
+    blocks.delete(key);
+    moved.set(key, block);
+  }
+  return moved;
+}
+
+interface Move {
+  readonly tree: BlockTree;
+  readonly into: BlockTree;
+  readonly first: number;
+  readonly end: number;
+}
+
+function moveSubtree(store: BlockStore, move: Move, level: number, index: number): void {
+  const { tree, into, first, end } = move;
+  const span = POINTERS_PER_BLOCK ** level;
+  const from = index * span;
+  if (from >= end || from + span <= first) return;
+  const key = nodeKey(level, index);
+  if (from >= first && from + span <= end) {
+    movePointer(move, level, index);
+    return;
+  }
+  const node = tree.dirtyNodes?.get(key);
+  if (node === undefined) return; // a hole
+  const twin = store.zeroed();
+  spaceOf(store).dirtied(1);
+  into.blockCount += 1;
+  into.dirtyNodes ??= new Map();
+  into.dirtyNodes.set(key, twin);
+  for (let i = 0; i < POINTERS_PER_BLOCK; i++) moveSubtree(store, move, level - 1, index * POINTERS_PER_BLOCK + i);
+  if (isEmptyNode(into, twin, level, index)) {
+    into.dirtyNodes.delete(key);
+    dropDirty(store, into, twin);
+  }
+  if (isEmptyNode(tree, node, level, index)) {
+    tree.dirtyNodes?.delete(key);
+    dropDirty(store, tree, node);
+  }
+}
+
+/** One pointer, to whatever is below it. The parents are dirty in both trees. */
+function movePointer({ tree, into }: Move, level: number, index: number): void {
+  const isRoot = level === tree.height;
+  const at = (isRoot ? index : index % POINTERS_PER_BLOCK) * POINTER_BYTES;
+  const parent = nodeKey(level + 1, Math.floor(index / POINTERS_PER_BLOCK));
+  const from = isRoot ? tree : tree.dirtyNodes?.get(parent);
+  const to = isRoot ? into : into.dirtyNodes?.get(parent);
+  assert(from !== undefined && to !== undefined, "what is divided is dirty");
+  blockPointer.set.vbn(to.view, at, blockPointer.get.vbn(from.view, at));
+  blockPointer.set.checksum(to.view, at, blockPointer.get.checksum(from.view, at));
+  clearSlot(from.view, at);
+}
+
+/**
+ * The first of the data blocks that hang from the last indirect block of the lowest level, or from the root; undefined: the tree
+ * holds nothing. Throws FsError EIO, CorruptionError.
+ */
+export function lastLeaf(store: BlockStore, tree: BlockTree): number | undefined {
+  let level = tree.height;
+  let index = lastChild(tree, tree.view, level, 0, ROOT_POINTERS);
+  while (index !== undefined && level > 1) {
+    const node = nodeAt(store, tree, level, index);
+    assert(node !== undefined, "a child that is there");
+    level -= 1;
+    index = lastChild(tree, node.view, level, index * POINTERS_PER_BLOCK, POINTERS_PER_BLOCK);
+  }
+  if (index === undefined) return undefined;
+  return level === 0 ? 0 : index * POINTERS_PER_BLOCK;
+}
+
+/** Of the blocks of a level from `first` on, whose pointers these are, the last that there is. */
+function lastChild(tree: BlockTree, view: DataView, level: number, first: number, count: number): number | undefined {
+  for (let i = count - 1; i >= 0; i--) {
+    const isPlaced = blockPointer.get.vbn(view, i * POINTER_BYTES) !== 0;
+    const isDirtyData = level === 0 && tree.dirtyData?.has(first + i) === true;
+    if (isPlaced || isDirtyData || tree.dirtyNodes?.has(nodeKey(level, first + i)) === true) return first + i;
+  }
+  return undefined;
 }
 
 /** Frees the part of [first, end) that lies below one pointer, which covers `span` data blocks from `from` on. */

@@ -23,7 +23,9 @@ import {
   freeBlocks,
   growFor,
   nodeAt,
+  readNodes,
   spaceOf,
+  vbnAt,
 } from "./block-tree.ts";
 import type { Inode, InodeFile } from "./inode-file.ts";
 
@@ -350,10 +352,27 @@ function moveOutOfInode(store: BlockStore, inode: Inode): void {
 }
 
 /**
- * Sets the length: longer leaves a hole, shorter frees blocks. O(blocks freed).
- * Throws FsError EFBIG, ENOSPC, EIO, CorruptionError.
+ * Takes the blocks of a range out of a file, all or, where it throws FsError ENOSPC, EIO or CorruptionError, none. The inode
+ * is dirty.
  */
-export function resizeFile(inodes: InodeFile, inode: Inode, sizeBytes: number): void {
+export type Release = (inode: Inode, first: number, end: number) => void;
+
+/** Frees them at once: what it has to read it reads before, so this is for as many indirect blocks as the cache can have. */
+export function releaseNow({ store }: InodeFile, { tree }: Inode, first: number, end: number): void {
+  readNodes(store, tree, first, end);
+  freeBlocks(store, tree, first, end);
+}
+
+/**
+ * Sets the length: longer leaves a hole, shorter releases blocks.
+ * Throws FsError EFBIG, ENOSPC, EIO, CorruptionError; then nothing is changed.
+ */
+export function resizeFile(
+  inodes: InodeFile,
+  inode: Inode,
+  sizeBytes: number,
+  release: Release = (...range) => releaseNow(inodes, ...range),
+): void {
   if (sizeBytes > FILE_BYTES_MAX) throw new FsError("EFBIG", `a file has at most ${FILE_BYTES_MAX} bytes`);
   const { tree } = inode;
   const { store } = inodes;
@@ -365,8 +384,9 @@ export function resizeFile(inodes: InodeFile, inode: Inode, sizeBytes: number): 
     else moveOutOfInode(store, inode);
   } else if (shorter) {
     const within = sizeBytes % BLOCK_BYTES;
-    if (within !== 0) zeroWithin(inodes, tree, Math.floor(sizeBytes / BLOCK_BYTES), within, BLOCK_BYTES);
-    freeBlocks(store, tree, Math.ceil(sizeBytes / BLOCK_BYTES), Number.POSITIVE_INFINITY);
+    const last = within === 0 ? undefined : partBlock(inodes, tree, Math.floor(sizeBytes / BLOCK_BYTES));
+    release(inode, Math.ceil(sizeBytes / BLOCK_BYTES), Number.POSITIVE_INFINITY);
+    last?.bytes.fill(0, within);
   }
   tree.sizeBytes = sizeBytes;
   if (sizeBytes === 0) inode.inline = false;
@@ -389,14 +409,20 @@ export function emptyFile({ store }: InodeFile, inode: Inode): void {
   const { tree } = inode;
   if (inode.inline) tree.pointers.fill(0);
   else freeBlocks(store, tree, 0, Number.POSITIVE_INFINITY);
+  tree.blockCount = 0; // so it is; a damaged count, which the check reports, keeps no file from being deleted
   tree.sizeBytes = 0;
   inode.inline = false;
 }
 
-/** Frees the whole blocks of a range and zeroes the rest of it; the length stays. Throws as resizeFile. */
-export function punchHole(inodes: InodeFile, inode: Inode, offset: number, length: number): void {
+/** Releases the whole blocks of a range and zeroes the rest of it; the length stays. Throws as resizeFile. */
+export function punchHole(
+  inodes: InodeFile,
+  inode: Inode,
+  offset: number,
+  length: number,
+  release: Release = (...range) => releaseNow(inodes, ...range),
+): void {
   const { tree } = inode;
-  const { store } = inodes;
   const end = Math.min(offset + length, tree.sizeBytes);
   inodes.reserve(punchBlocksMax(tree), "delete");
   inodes.markDirty(inode);
@@ -407,34 +433,32 @@ export function punchHole(inodes: InodeFile, inode: Inode, offset: number, lengt
     const last = Math.floor(end / BLOCK_BYTES);
     const startWithin = offset % BLOCK_BYTES;
     const endWithin = end % BLOCK_BYTES;
-    if (first === last) zeroWithin(inodes, tree, first, startWithin, endWithin);
-    else {
-      if (startWithin !== 0) zeroWithin(inodes, tree, first, startWithin, BLOCK_BYTES);
-      if (endWithin !== 0) zeroWithin(inodes, tree, last, 0, endWithin);
-      const wholeFirst = startWithin === 0 ? first : first + 1;
-      if (wholeFirst < last) {
-        freeBlocks(store, tree, wholeFirst, last);
-        if (tree.blockCount === 0) tree.height = 0;
-      }
+    const head = startWithin === 0 ? undefined : partBlock(inodes, tree, first);
+    const tail = endWithin === 0 || (first === last && head !== undefined) ? undefined : partBlock(inodes, tree, last);
+    const wholeFirst = startWithin === 0 ? first : first + 1;
+    if (wholeFirst < last) {
+      release(inode, wholeFirst, last);
+      if (tree.blockCount === 0) tree.height = 0;
     }
+    head?.bytes.fill(0, startWithin, first === last ? endWithin : BLOCK_BYTES);
+    tail?.bytes.fill(0, 0, endWithin);
   }
 }
 
 /**
- * Zeroes bytes of one block, if there is such a block. What is being repeated succeeded then, so a block that does not verify
- * had been replaced before: what it was replaced by comes with the contents of the frame.
+ * A block to be zeroed in part, dirty with its old contents; undefined: it is a hole. What is being repeated succeeded then, so
+ * a block that does not verify had been replaced before: what it was replaced by comes with the contents of the frame.
  */
-function zeroWithin({ store, births }: InodeFile, tree: BlockTree, index: number, start: number, end: number): void {
-  if (start >= end || index >= capacity(tree.height)) return;
-  if (tree.dirtyData?.has(index) !== true) {
-    const found = nextDataBlock(store, tree, index);
-    if (found !== index) return;
-  }
+function partBlock({ store, births }: InodeFile, tree: BlockTree, index: number): CachedBlock | undefined {
+  if (index >= capacity(tree.height)) return undefined;
+  if (tree.dirtyData?.has(index) !== true && vbnAt(store, tree, index) === 0) return undefined;
   try {
-    dirtyDataAt(store, tree, index, true).bytes.fill(0, start, end);
+    return dirtyDataAt(store, tree, index, true);
   } catch (error) {
     if (births.repeating === undefined || !(error instanceof CorruptionError)) throw error;
-    dirtyDataAt(store, tree, index, false).words.fill(0);
+    const block = dirtyDataAt(store, tree, index, false);
+    block.words.fill(0);
+    return block;
   }
 }
 

@@ -36,6 +36,8 @@ export interface Inode {
   btime: Time;
   xattrIno: number;
   orphanSlot: number;
+  /** The file that its blocks were cut out of, and that counts them; 0: none. */
+  donor: number;
   entryCount: number;
   /** Contents; `tree.sizeBytes` is the length. */
   readonly tree: BlockTree;
@@ -82,8 +84,8 @@ export interface InodeFile {
   get(ino: number): Inode | undefined;
   /** To be called in each operation that changes a field of the inode or its tree. Throws FsError EIO, CorruptionError. */
   markDirty(inode: Inode): void;
-  /** A new inode, all zero but its numbers, and dirty. Throws FsError ENOSPC. */
-  allocate(): Inode;
+  /** A new inode, all zero but its numbers, and dirty; who deletes needs one too. Throws FsError ENOSPC, EIO, CorruptionError. */
+  allocate(purpose?: Purpose): Inode;
   /** Makes dirty all that `free` changes, so that it cannot fail. Throws FsError EIO, CorruptionError. */
   prepareFree(inode: Inode): void;
   /** Gives the number back. Its tree must be empty. */
@@ -151,8 +153,8 @@ export function openInodeFile({
     dirty.set(inode.ino, inode);
   }
 
-  function allocate(): Inode {
-    reserve(MARK_DIRTY_BLOCKS, "write");
+  function allocate(purpose: Purpose = "write"): Inode {
+    reserve(MARK_DIRTY_BLOCKS, purpose);
     const { repeating } = births;
     const birth = repeating?.wanted[0];
     const ino = asIno(birth === undefined ? takeNumber() : takeWanted(birth, repeating as Repeating));
@@ -174,6 +176,7 @@ export function openInodeFile({
       btime: EPOCH,
       xattrIno: 0,
       orphanSlot: 0,
+      donor: 0,
       entryCount: 0,
       tree: emptyTree(),
     };
@@ -341,6 +344,7 @@ export function decodeInode(ino: Ino, view: DataView, at: number): Inode {
     btime: decodeTime(view, at + btime),
     xattrIno: inodeRecord.get.xattrIno(view, at),
     orphanSlot: inodeRecord.get.orphanSlot(view, at),
+    donor: inodeRecord.get.donor(view, at),
     entryCount: inodeRecord.get.entryCount(view, at),
     tree,
   };
@@ -371,6 +375,7 @@ function encodeInode(inode: Inode, view: DataView, bytes: Uint8Array, at: number
   encodeTime(inode.btime, view, at + btime);
   inodeRecord.set.xattrIno(view, at, inode.xattrIno);
   inodeRecord.set.orphanSlot(view, at, inode.orphanSlot);
+  inodeRecord.set.donor(view, at, inode.donor);
   inodeRecord.set.entryCount(view, at, inode.entryCount);
   encodeTree(inode.tree, view, at + rootAt);
 }

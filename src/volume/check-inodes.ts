@@ -31,6 +31,12 @@ interface Page {
   /** Inodes whose attributes it holds. */
   readonly xattrRefs: Int32Array;
   readonly orphanSlot: Uint32Array;
+  /** Blocks it says it has. */
+  readonly blockCount: Float64Array;
+  /** How many more that is than it has, and the sum of that of the inodes that name it as their donor. */
+  readonly excess: Float64Array;
+  readonly owed: Float64Array;
+  readonly donor: Uint32Array;
 }
 
 /** A mode whose type bits are all zero: in use, and of no type that there is. */
@@ -47,6 +53,8 @@ export interface InodeTable {
   begin(): void;
   /** An inode of the present state; undefined: free. */
   set(ino: number, inode: Inode | undefined): void;
+  /** So many more blocks hang from an inode than in the state before. */
+  countBlocks(ino: number, delta: number): void;
   /** An entry of a directory came (1) or went (-1). */
   countEntry(directory: number, ino: number, type: number, delta: 1 | -1): void;
   typeOf(ino: number): number;
@@ -97,6 +105,8 @@ export function openInodeTable(report: Report, exists: (ino: number) => boolean)
     if (page === undefined) return;
     const i = ino % PAGE_INODES;
     const wasUsed = page.type[i] !== 0;
+    addExcess(ino, page, (inode?.tree.blockCount ?? 0) - (page.blockCount[i] as number), inode?.donor ?? 0);
+    page.blockCount[i] = inode?.tree.blockCount ?? 0;
     countXattr(ino, page.xattrIno[i] as number, -1);
     page.type[i] = inode === undefined ? 0 : (inode.mode >>> 12) & 15 || TYPELESS;
     page.linkCount[i] = inode?.linkCount ?? 0;
@@ -108,6 +118,45 @@ export function openInodeTable(report: Report, exists: (ino: number) => boolean)
     if (inode === undefined) unmark(inUse, ino);
     else mark(inUse, ino);
     usedCount += (inode === undefined ? 0 : 1) - (wasUsed ? 1 : 0);
+  }
+
+  function countBlocks(ino: number, delta: number): void {
+    const page = makePage(ino);
+    if (page !== undefined) addExcess(ino, page, -delta, page.donor[ino % PAGE_INODES] as number);
+  }
+
+  /** What the blocks of an inode with a donor are short of is what its donor has too many. */
+  function addExcess(ino: number, page: Page, delta: number, donor: number): void {
+    const i = ino % PAGE_INODES;
+    const excess = page.excess[i] as number;
+    addOwed(page.donor[i] as number, -excess);
+    page.excess[i] = excess + delta;
+    page.donor[i] = donor;
+    addOwed(donor, excess + delta);
+  }
+
+  function addOwed(donor: number, delta: number): void {
+    const page = donor === 0 ? undefined : makePage(donor);
+    if (page === undefined) return;
+    const i = donor % PAGE_INODES;
+    page.owed[i] = (page.owed[i] as number) + delta;
+    mark(touched, donor);
+  }
+
+  function settleBlocks(ino: number, page: Page, i: number): void {
+    const donor = page.donor[i] as number;
+    if (donor !== 0) {
+      const from = pageOf(donor);
+      const isFile = from?.type[donor % PAGE_INODES] === TYPE_FILE && from.donor[donor % PAGE_INODES] === 0;
+      if (!isFile || page.orphanSlot[i] === 0)
+        report.add("orphan", `inode ${ino} is to hold what was cut out of inode ${donor}, which cannot be`, { ino });
+      return;
+    }
+    const blockCount = page.blockCount[i] as number;
+    const excess = (page.excess[i] as number) + (page.owed[i] as number);
+    if (excess === 0) return;
+    report.add("inode", `inode ${ino} says it has ${blockCount} blocks, it has ${blockCount - excess}`, { ino });
+    page.excess[i] = (page.excess[i] as number) - excess; // said once
   }
 
   function countEntry(directory: number, ino: number, type: number, delta: 1 | -1): void {
@@ -214,6 +263,7 @@ export function openInodeTable(report: Report, exists: (ino: number) => boolean)
       touched = makeMarks();
     },
     set,
+    countBlocks,
     countEntry,
     typeOf: (ino) => pageOf(ino)?.type[ino % PAGE_INODES] ?? 0,
     orphanSlotOf: (ino) => pageOf(ino)?.orphanSlot[ino % PAGE_INODES] ?? 0,
@@ -230,6 +280,7 @@ export function openInodeTable(report: Report, exists: (ino: number) => boolean)
           settleFree(ino, page, i);
           return;
         }
+        settleBlocks(ino, page, i);
         const type = page.type[i] as number;
         const refs = page.refs[i] as number;
         if (page.typeSum[i] !== Math.imul(refs, type) || page.typeSquares[i] !== Math.imul(refs, type * type)) {
@@ -271,5 +322,9 @@ function newPage(): Page {
     xattrIno: new Uint32Array(PAGE_INODES),
     xattrRefs: new Int32Array(PAGE_INODES),
     orphanSlot: new Uint32Array(PAGE_INODES),
+    blockCount: new Float64Array(PAGE_INODES),
+    excess: new Float64Array(PAGE_INODES),
+    owed: new Float64Array(PAGE_INODES),
+    donor: new Uint32Array(PAGE_INODES),
   };
 }

@@ -90,6 +90,7 @@ export function createVolume({
       btime: now,
       xattrIno: 0,
       orphanSlot: 0,
+      donor: 0,
       entryCount: 0,
       tree: emptyTree(),
     };
