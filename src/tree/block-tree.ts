@@ -249,9 +249,13 @@ export function freeBlocks(store: BlockStore, tree: BlockTree, first: number, en
 
 /** The indirect blocks above the data from `first` up to `end` are read. Throws FsError EIO, CorruptionError. */
 export function readNodes(store: BlockStore, tree: BlockTree, first: number, end: number): void {
-  const below = Math.min(end, capacity(tree.height));
-  for (let index = first; index < below; index = (Math.floor(index / POINTERS_PER_BLOCK) + 1) * POINTERS_PER_BLOCK)
-    nodeAt(store, tree, 1, Math.floor(index / POINTERS_PER_BLOCK));
+  const read = (level: number, index: number): void => {
+    const span = POINTERS_PER_BLOCK ** level;
+    if (index * span >= end || (index + 1) * span <= first) return;
+    if (nodeAt(store, tree, level, index) === undefined || level === 1) return;
+    for (let i = 0; i < POINTERS_PER_BLOCK; i++) read(level - 1, index * POINTERS_PER_BLOCK + i);
+  };
+  for (let i = 0; i < ROOT_POINTERS && tree.height > 0; i++) read(tree.height, i);
 }
 
 /**

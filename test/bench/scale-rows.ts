@@ -39,6 +39,16 @@ export const scaleRows: readonly Row[] = [
     measure: async ({ peer }) => [await slowestWhile(peer, 'rm "$1/doomed"')],
   },
   {
+    name: "scale: slowest create while a large file is cut to its half",
+    values: [{ label: "", unit: "ms" }],
+    async prepare({ peer, sizes }) {
+      await command(process.execPath, [workPath, "fill", peer.directory, String(4 * sizes.fileMib), "doomed"]);
+    },
+    async measure({ peer, sizes }) {
+      return [await slowestWhile(peer, `truncate -s ${2 * sizes.fileMib}M "$1/doomed"`)];
+    },
+  },
+  {
     name: "scale: slowest create while a sparse TiB is deleted",
     values: [{ label: "", unit: "ms" }],
     async prepare({ peer }) {

@@ -116,6 +116,29 @@ test("each change alone is there after a crash, and all of them together", () =>
   }
 });
 
+test("a large cut and a large hole are done again, and what they took is freed", () => {
+  const bench = openBench();
+  putFile(bench.fs, "/f");
+  for (let i = 0; i < 30; i++) writeAt(bench.fs, "/f", i * 400 * BLOCK_BYTES, Uint8Array.of(i + 1));
+  bench.volume.takeCp("sync");
+  bench.fs.setAttributes(nodeAt(bench.fs, "/f"), { sizeBytes: 8000 * BLOCK_BYTES + 1 }, ROOT);
+  sync(bench);
+  withOpen(bench.fs, "/f", 2, (handle) => bench.fs.allocate(handle, 3, 1200 * BLOCK_BYTES - 5, 5000 * BLOCK_BYTES));
+  writeAt(bench.fs, "/f", 3000 * BLOCK_BYTES, Uint8Array.of(99));
+  assert.equal(bench.fs.doomedCount, 2);
+  putFile(bench.fs, "/late");
+  sync(bench);
+  const after = recovered(bench);
+  const contents = readAll(after.fs, "/f");
+  assert.equal(Buffer.compare(contents, readAll(bench.fs, "/f")), 0);
+  assert.equal(contents[800 * BLOCK_BYTES], 3);
+  assert.equal(contents[1200 * BLOCK_BYTES], 0);
+  assert.equal(contents[3000 * BLOCK_BYTES], 99);
+  while (after.fs.reclaimSlice());
+  after.volume.takeCp("sync");
+  assert.deepEqual(checkVolume(after.device).findings, []);
+});
+
 test("so do random changes, with a frame now and then, as they were at the last frame", () => {
   for (let seed = 1; seed <= 12; seed++) {
     const bench = openBench(4096);
