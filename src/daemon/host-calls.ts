@@ -1,13 +1,12 @@
 /**
- * Two calls of the host that Node does not have, by way of an FFI: with them the server thread goes on while the disk reads
- * (fuse/kernel/put-off.ts). A host that lacks one of them gets its requests answered one after the other.
+ * Calls of the host that Node does not have, by way of an FFI: with them the server thread goes on while the disk reads
+ * (fuse/kernel/put-off.ts), or has it read what will be wanted. A host that lacks one of them reads when it must.
  */
 import { closeSync, openSync, readSync } from "node:fs";
 import { alignedMemory } from "../core/aligned-memory.ts";
-import type { ReadResident } from "../device/file-device.ts";
+import type { PageCache } from "../device/file-device.ts";
 
-export interface HostCalls {
-  readonly readResident: ReadResident;
+export interface HostCalls extends PageCache {
   /** Whether a read of the descriptor would return at once. */
   readonly isReadable: (descriptor: number) => boolean;
 }
@@ -15,18 +14,20 @@ export interface HostCalls {
 interface Native {
   readonly preadv2: (descriptor: number, parts: Uint32Array, partCount: number, at: number, flags: number) => number;
   readonly poll: (descriptors: Int32Array, count: number, timeoutMs: number) => number;
+  readonly fadvise: (descriptor: number, at: number, lengthBytes: number, advice: number) => number;
   readonly address: (memory: ArrayBufferLike) => bigint;
 }
 
 const RWF_NOWAIT = 8;
 const POLLIN = 1;
+const POSIX_FADV_WILLNEED = 3;
 const TWO_32 = 0x1_0000_0000;
 
 /** Undefined: no FFI, no such calls in its C library, or no such reads of the file. */
 export async function hostCalls(path: string): Promise<HostCalls | undefined> {
   const native = await loadNative();
   if (native === undefined) return undefined;
-  const { preadv2, poll, address } = native;
+  const { preadv2, poll, fadvise, address } = native;
   const part = new Uint32Array(4); // struct iovec: an address, and how many bytes
   const asked = new Int32Array([0, POLLIN]); // struct pollfd
   let memory: ArrayBufferLike | undefined; // used last: nearly all reads go into one buffer, that of replies
@@ -44,6 +45,8 @@ export async function hostCalls(path: string): Promise<HostCalls | undefined> {
       part[2] = lengthBytes;
       return preadv2(descriptor, part, 1, position, RWF_NOWAIT);
     },
+    readAhead: (descriptor, lengthBytes, position) =>
+      void fadvise(descriptor, position, lengthBytes, POSIX_FADV_WILLNEED),
     isReadable(descriptor) {
       asked[0] = descriptor;
       return poll(asked, 1, 0) > 0;
@@ -59,7 +62,8 @@ async function loadNative(): Promise<Native | undefined> {
     const library = koffi.load(null);
     const preadv2: unknown = library.func("preadv2", "intptr_t", ["int", "void *", "int", "int64_t", "int"]);
     const poll: unknown = library.func("poll", "int", ["void *", "unsigned long", "int"]);
-    return { preadv2, poll, address: koffi.address } as Native;
+    const fadvise: unknown = library.func("posix_fadvise", "int", ["int", "int64_t", "int64_t", "int"]);
+    return { preadv2, poll, fadvise, address: koffi.address } as Native;
   } catch {
     return undefined;
   }

@@ -22,7 +22,7 @@ import { workerData } from "node:worker_threads";
 import type { Clock } from "../core/clock.ts";
 import { UserError } from "../core/errors.ts";
 import { assertNever } from "../core/numbers.ts";
-import { openFileDevice, type ReadResident } from "../device/file-device.ts";
+import { openFileDevice, type PageCache } from "../device/file-device.ts";
 import { openFileSystem } from "../fs/active.ts";
 import { type Name, ROOT_NODE } from "../fs/file-system.ts";
 import { type Again, serve } from "../fuse/kernel/loop.ts";
@@ -78,7 +78,7 @@ async function run(start: ServerStart): Promise<void> {
 function open(start: ServerStart, send: (message: FromServer) => void, calls: HostCalls | undefined): Server {
   const { mode, accessTimes, snapshotDirectories, dirtyBytesMax, port, wake, log, durability, pulse } = start;
   const clock = systemClock();
-  const volume = openChecked(start, clock, calls?.readResident);
+  const volume = openChecked(start, clock, calls);
   const snapshot = mode.kind === "snapshot" ? volume.findSnapshot(mode.name) : undefined;
   if (mode.kind === "snapshot" && snapshot === undefined) {
     throw new UserError("failed", `there is no snapshot ${mode.name}`, "see: tidemark snapshot list VOLUME");
@@ -132,10 +132,10 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
 }
 
 /** Opens the volume of the very file that the main thread has locked. */
-function openChecked(start: ServerStart, clock: Clock, readResident: ReadResident | undefined): Volume {
+function openChecked(start: ServerStart, clock: Clock, pageCache: PageCache | undefined): Volume {
   const { blockFile, identity, mode, cacheBytesMax, changeLog } = start;
   const writable = mode.kind === "write";
-  const device = openFileDevice(blockFile, { writable, readResident });
+  const device = openFileDevice(blockFile, { writable, pageCache });
   const { dev, ino } = fstatSync(device.descriptor);
   if (dev !== identity.dev || ino !== identity.ino) {
     throw new UserError("failed", `${blockFile} was replaced by another file while it was opened`, "try again");

@@ -14,6 +14,8 @@ export interface BlockDevice {
    * take that; what is missing is on its way. Undefined: this device cannot tell.
    */
   readonly readResident?: (vbn: number, count: number, into: Uint8Array, offset: number) => boolean;
+  /** Starts to read blocks that will be wanted, without waiting. A hint; undefined: this device takes none. */
+  readonly readAhead?: (vbn: number, count: number) => void;
   /** Writes `count` blocks. The bytes may be changed by the caller as soon as the call has returned. */
   write(vbn: number, count: number, from: Uint8Array, offset: number): void;
   /** Writes buffers, each a whole number of blocks, one after the other from block `vbn` on. */

@@ -33,29 +33,34 @@ export interface FileDevice extends BlockDevice {
   readonly descriptor: number;
 }
 
-/**
- * Reads into `into`, from byte `offset` on, as many bytes as lie in the host's memory, up to the first that does not, and
- * starts to read that and what follows. Returns how many; less than 1: none, or it cannot be done.
- */
-export type ReadResident = (
-  descriptor: number,
-  into: Uint8Array,
-  offset: number,
-  lengthBytes: number,
-  position: number,
-) => number;
+/** What can be asked of the host's page cache, of the file behind a descriptor. */
+export interface PageCache {
+  /**
+   * Reads into `into`, from byte `offset` on, as many bytes as lie in memory, up to the first that does not, and starts to
+   * read that and what follows. Returns how many; less than 1: none, or it cannot be done.
+   */
+  readonly readResident: (
+    descriptor: number,
+    into: Uint8Array,
+    offset: number,
+    lengthBytes: number,
+    position: number,
+  ) => number;
+  /** Starts to read what is missing. */
+  readonly readAhead: (descriptor: number, lengthBytes: number, position: number) => void;
+}
 
 export interface FileDeviceOptions {
   readonly writable: boolean;
-  /** How to read what needs no waiting. Default: not at all. */
-  readonly readResident?: ReadResident | undefined;
+  /** How to read what needs no waiting, and to have it read. Default: not at all. */
+  readonly pageCache?: PageCache | undefined;
   /** Every write returns when it is durable. Default: only those of writeDurable do. */
   readonly isDurable?: boolean;
 }
 
 /** Opens an existing file or block device. Throws UserError "no-volume" when there is none or it cannot be opened. */
 export function openFileDevice(path: string, options: FileDeviceOptions): FileDevice {
-  const { writable, isDurable = false, readResident } = options;
+  const { writable, isDurable = false, pageCache } = options;
   let descriptor: number | undefined;
   try {
     refuseOtherKinds(statSync(path)); // opening some of them waits, or does something
@@ -64,7 +69,7 @@ export function openFileDevice(path: string, options: FileDeviceOptions): FileDe
     descriptor = openSync(path, access | sync | constants.O_NONBLOCK | constants.O_NOCTTY);
     refuseOtherKinds(fstatSync(descriptor)); // it may have been replaced
     const device = fileDevice(path, descriptor);
-    return readResident === undefined ? device : { ...device, readResident: residentReader(device, readResident) };
+    return pageCache === undefined ? device : { ...device, ...throughPageCache(device, pageCache) };
   } catch (cause) {
     if (descriptor !== undefined) closeSync(descriptor);
     throw cannotOpen(path, cause as Error);
@@ -202,14 +207,21 @@ function fileDevice(path: string, descriptor: number): FileDevice {
   }
 }
 
-/** Where a run begins in memory, the rest of it is on its way and not far: to begin again would be to copy it twice. */
-function residentReader(device: FileDevice, read: ReadResident): NonNullable<BlockDevice["readResident"]> {
-  return (vbn, count, into, offset) => {
-    const bytes = read(device.descriptor, into, offset, count * BLOCK_BYTES, vbn * BLOCK_BYTES);
-    const got = Math.max(0, Math.floor(bytes / BLOCK_BYTES));
-    if (got === 0) return false;
-    if (got < count) device.read(vbn + got, count - got, into, offset + got * BLOCK_BYTES);
-    return true;
+function throughPageCache(
+  device: FileDevice,
+  pageCache: PageCache,
+): Required<Pick<BlockDevice, "readResident" | "readAhead">> {
+  const { descriptor } = device;
+  return {
+    /** Where a run begins in memory, the rest of it is on its way and not far: to begin again would be to copy it twice. */
+    readResident(vbn, count, into, offset): boolean {
+      const bytes = pageCache.readResident(descriptor, into, offset, count * BLOCK_BYTES, vbn * BLOCK_BYTES);
+      const got = Math.max(0, Math.floor(bytes / BLOCK_BYTES));
+      if (got === 0) return false;
+      if (got < count) device.read(vbn + got, count - got, into, offset + got * BLOCK_BYTES);
+      return true;
+    },
+    readAhead: (vbn, count) => pageCache.readAhead(descriptor, count * BLOCK_BYTES, vbn * BLOCK_BYTES),
   };
 }
 

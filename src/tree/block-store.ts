@@ -66,6 +66,13 @@ const POOL_BLOCKS_MAX = 4096;
 const POOL_SHARE = 3;
 const CACHE_BLOCKS_MIN = 256;
 
+/**
+ * Metadata that is used together was written together: a block that is missed near the one missed before is read with those
+ * around it. One alone, as of a file that is read at random, is read alone.
+ */
+const NEAR_BLOCKS = 64;
+const AROUND_BLOCKS = 32;
+
 export function openBlockStore({
   device,
   firstVbn,
@@ -95,8 +102,19 @@ export function openBlockStore({
     return { ...makeBlock(), vbn: 0, checksum: 0 };
   }
 
+  let missedVbn = Number.NEGATIVE_INFINITY;
+
+  function readAround(vbn: number): void {
+    const isNear = Math.abs(vbn - missedVbn) < NEAR_BLOCKS;
+    missedVbn = vbn;
+    if (!isNear) return;
+    const start = Math.max(firstVbn, vbn - (vbn % AROUND_BLOCKS));
+    device.readAhead?.(start, Math.min(AROUND_BLOCKS, endVbn - start));
+  }
+
   function load(vbn: number, expected: number): CachedBlock {
     checkVbn(vbn);
+    readAround(vbn);
     const block = buffer();
     try {
       readVerified(vbn, expected, block.bytes);
