@@ -15,7 +15,6 @@ import { UserError } from "../core/errors.ts";
 import { mountDevice, unmount } from "../fuse/mount.ts";
 import type { FrontDoor } from "./front-door.ts";
 import { mountCopies, mountHolders } from "./holders.ts";
-import { syncMount } from "./mount-sync.ts";
 import type { ServerLink } from "./server-link.ts";
 
 export interface EndingMount {
@@ -24,7 +23,7 @@ export interface EndingMount {
   readonly device: string;
   readonly writes: boolean;
   readonly link: ServerLink;
-  readonly door: Pick<FrontDoor, "quietly">;
+  readonly door: Pick<FrontDoor, "quietly" | "syncPages">;
   /** Is it mounted anywhere? False when it has ended. */
   readonly isServed: () => boolean;
   /** Resolves when the volume is closed and unlocked. */
@@ -54,14 +53,14 @@ export async function endMount(mount: EndingMount, { force }: { readonly force: 
 
 /** Unmounts the directory. A copy of the mount may stay, so everything is durable before. */
 async function unmountHere(mount: EndingMount, force: boolean): Promise<void> {
-  const { mountPoint, device } = mount;
+  const { mountPoint } = mount;
   await makeDurable(mount);
   try {
     await mount.door.quietly(() => unmount(mountPoint));
   } catch (error) {
     if (!(error instanceof UserError) || error.failure !== "in-use") throw error;
     if (!force) throw await busyError(mountPoint, error);
-    if (mount.writes) await syncMount(device).catch(() => {});
+    if (mount.writes) await mount.door.syncPages().catch(() => {});
     await cutOff(mount);
     await unmount(mountPoint, { lazy: true });
   }

@@ -3,16 +3,19 @@
  * fuse-native come in at this thread, whose event loop is the only one that its addon calls; they go over as messages,
  * and their replies come back the same way, at once or when what they wait for is durable.
  */
+import { randomUUID } from "node:crypto";
 import { closeSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { assertNever } from "../core/numbers.ts";
-import { isServed } from "../fuse/kernel/notify.ts";
+import type { NodeId } from "../fs/file-system.ts";
+import { invalidateInode, isServed } from "../fuse/kernel/notify.ts";
 import { mount, mountDevice, mountNatively } from "../fuse/mount.ts";
 import { isFuseDescriptor } from "../fuse/native/inherited-descriptors.ts";
 import type { Ask, PathReply } from "../fuse/native/path-request.ts";
 import type { MountConfig } from "./config.ts";
 import { placeOf } from "./holders.ts";
 import { type Knocker, knocker } from "./knock.ts";
+import { syncFiles } from "./mount-sync.ts";
 import type { ServerLink } from "./server-link.ts";
 import type { ToServer } from "./thread-messages.ts";
 
@@ -21,6 +24,8 @@ export interface FrontDoor {
   readonly descriptor: number;
   /** Resolves when requests are being answered. To be called once, and at once. */
   serve(): Promise<void>;
+  /** Resolves when everything written to the mount before the call has reached the filesystem. */
+  syncPages(): Promise<void>;
   /** Nothing of this process uses the mount while something is done. */
   quietly<T>(doing: () => Promise<T>): Promise<T>;
   /** Is it mounted anywhere? Not to be asked once it is closed. */
@@ -61,15 +66,25 @@ export async function openFrontDoor(
   switch (transport) {
     case "kernel": {
       const { descriptor } = await mount(place);
+      const drop = (node: NodeId) => invalidateInode(descriptor, node, { offset: 0, lengthBytes: 0 });
+      const nodePrefix = `.tidemark-${randomUUID()}-`;
       let knocks: Knocker | undefined;
+      let device = "";
       return {
         descriptor,
         async serve(): Promise<void> {
-          link.post({ kind: "serve", descriptor });
+          link.post({ kind: "serve", descriptor, nodePrefix });
           await statfs(mountPoint); // the first request is answered: it serves
-          const device = mountDevice(mountPoint) ?? "";
+          device = mountDevice(mountPoint) ?? "";
           knocks = knocker(mountPoint, link.wake, () => placeOf(device));
           link.useKnocker(knocks);
+        },
+        async syncPages(): Promise<void> {
+          const nodes = await link.writers();
+          if (nodes.length === 0) return;
+          const reached = await placeOf(device);
+          if (reached === undefined) return; // by nobody else either
+          await syncFiles({ place: reached, nodePrefix, nodes, drop });
         },
         quietly: (doing) => (knocks === undefined ? doing() : knocks.quietly(doing)),
         isServed: () => isServed(descriptor),
@@ -85,6 +100,7 @@ export async function openFrontDoor(
           void ended.then(() => link.post({ kind: "unmounted" }));
           await statfs(mountPoint);
         },
+        syncPages: async () => {}, // libfuse 2 has no such cache
         quietly: (doing) => doing(),
         isServed: () => isFuseDescriptor(descriptor) && isServed(descriptor), // libfuse closes it
         close: abandon,

@@ -55,7 +55,6 @@ import { type FrontDoor, openFrontDoor, pathRequests } from "./front-door.ts";
 import { openLightSleep } from "./light-sleep.ts";
 import { type DaemonLog, daemonLog } from "./log.ts";
 import { startLog } from "./log-link.ts";
-import { syncMount } from "./mount-sync.ts";
 import { type ServerEvent, type ServerLink, startServer } from "./server-link.ts";
 import { isVolumeRequest, syncsFirst, type VolumeSummary } from "./volume-verbs.ts";
 import { type WaitingRoom, waitingRoom } from "./waiting-room.ts";
@@ -233,7 +232,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     const verb = errand.request;
     try {
       assert(isVolumeRequest(verb));
-      if (syncsFirst(verb.verb)) await syncMount(mountedAs);
+      if (syncsFirst(verb.verb)) await door?.syncPages();
       link.post({ kind: "errand-verb", verb, request });
     } catch (error) {
       reportError(error);
@@ -321,7 +320,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
 
   async function answer(request: ControlRequest): Promise<unknown> {
     if (isVolumeRequest(request)) {
-      if (mode.kind === "write" && syncsFirst(request.verb)) await syncMount(mountedAs);
+      if (mode.kind === "write" && syncsFirst(request.verb)) await door?.syncPages();
       const value = await link.perform(request);
       await Promise.all(stale.splice(0));
       return value;

@@ -1,50 +1,42 @@
 /**
  * Brings what applications have written out of the kernel's write-back cache into the filesystem.
  *
- * `sync -f` in a child writes the dirty pages of the mount out as requests. Kernels that do not wait for these
- * (fuse is exempt from data integrity in sync(2) where it would let a server block the host) have queued them all by
- * the time it returns, and feed them to the server in that order. So requests of our own are then sent behind them: a
- * request is answered when all that were handed to the server before it are done. A child sends these too (knock.ts).
+ * `sync` and `syncfs` are no use: newer kernels exempt FUSE from data integrity, and they return when the writing back has
+ * been thought of (6.18), file by file, some of them later. But closing any descriptor of a file makes the kernel write back all
+ * pages of that file, and wait for it. So each file that may have dirty pages is opened and closed once; and these are
+ * the files that somebody has open for writing, for whoever has closed one has had its pages written back.
+ *
+ * A file is opened by its node, for it may have got another name meanwhile, and has one name of many: a name that
+ * begins with `nodePrefix`, of which nobody else knows, is that of the node whose number follows (fuse/kernel/dispatch.ts).
+ *
+ * A child does that, for a thread of this process must not wait for its own mount (knock.ts).
  */
-import { readFile } from "node:fs/promises";
-import { UserError } from "../core/errors.ts";
+import type { NodeId } from "../fs/file-system.ts";
 import { run } from "../fuse/mount.ts";
-import { placeOf } from "./holders.ts";
 
-/** Write-back requests that the kernel hands over between two of our own, at least. */
-const BACKGROUND_MIN = 64;
-/** Rounds when the length of the kernel's queue is unknown. */
-const ROUNDS_UNKNOWN = 16;
-const ROUNDS_MAX = 4096;
-/** What one child asks: the paths of a command line have a limit. */
-const ROUNDS_AT_ONCE = 64;
-
-/**
- * Resolves when everything written to the mount of this number before the call has reached the filesystem. Its directory may
- * be unmounted, and copies of it be left: then by way of one of these. What can be reached by none is left out.
- */
-export async function syncMount(device: string): Promise<void> {
-  const place = await placeOf(device);
-  if (place === undefined) return;
-  const { status, errors } = await run("sync", ["-f", place]);
-  if (status !== 0) throw new UserError("failed", `cannot flush the kernel's cache of ${place}: ${errors}`);
-  const waiting = await queueLength(device);
-  const rounds = waiting === undefined ? ROUNDS_UNKNOWN : Math.min(ROUNDS_MAX, Math.ceil(waiting / BACKGROUND_MIN) + 1);
-  for (let done = 0; done < rounds; done += ROUNDS_AT_ONCE) {
-    const paths = Array.from({ length: Math.min(ROUNDS_AT_ONCE, rounds - done) }, () => place);
-    const asked = await run("stat", ["--file-system", "--format=", "--", ...paths]);
-    if (asked.status !== 0) throw new UserError("failed", `cannot flush ${place}: ${asked.errors}`);
-  }
+export interface DirtyFiles {
+  /** Where the mount can be reached. */
+  readonly place: string;
+  readonly nodePrefix: string;
+  readonly nodes: readonly NodeId[];
+  /** Has the pages of a file written back and dropped. */
+  readonly drop: (node: NodeId) => Promise<unknown>;
 }
 
-/** Requests that wait in the kernel or are being handled; undefined where fusectl is not mounted. */
-async function queueLength(device: string): Promise<number | undefined> {
-  const [, minor = ""] = device.split(":");
-  try {
-    const text = await readFile(`/sys/fs/fuse/connections/${minor}/waiting`, "utf8");
-    const waiting = Number.parseInt(text, 10);
-    return Number.isNaN(waiting) ? undefined : waiting;
-  } catch {
-    return undefined;
+/** Opened by one child: a command line has a limit. */
+const NODES_AT_ONCE = 1024;
+/** Says which it could not open. */
+const OPEN_EACH = 'for node; do { true < "$0$node"; } 2> /dev/null || echo "$node" >&2; done';
+
+/**
+ * Resolves when everything written to these files before the call has reached the filesystem. Those that an ordinary user's
+ * daemon may not open lose their cached pages; those that are gone are in no snapshot.
+ */
+export async function syncFiles({ place, nodePrefix, nodes, drop }: DirtyFiles): Promise<void> {
+  for (let first = 0; first < nodes.length; first += NODES_AT_ONCE) {
+    const some = nodes.slice(first, first + NODES_AT_ONCE).map(String);
+    const { errors } = await run("sh", ["-c", OPEN_EACH, `${place}/${nodePrefix}`, ...some]);
+    const closed = new Set(errors.split("; ").map(Number));
+    for (const node of nodes) if (closed.has(node)) await drop(node);
   }
 }

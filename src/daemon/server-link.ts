@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 import { UserError } from "../core/errors.ts";
+import type { NodeId } from "../fs/file-system.ts";
 import type { Knocker } from "./knock.ts";
 import { userError } from "./plain-error.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
@@ -22,6 +23,8 @@ export interface ServerLink {
   /** What rouses the thread from its read once there is a mount. */
   useKnocker(knocker: Knocker): void;
   post(message: ToServer): void;
+  /** The files that the kernel may have dirty pages of. */
+  writers(): Promise<readonly NodeId[]>;
   perform<V extends VolumeVerb>(request: Extract<VolumeRequest, { verb: V }>): Promise<VerbResults[V]>;
 }
 
@@ -122,6 +125,15 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
   const post = (message: ToServer): void => {
     if (gone === undefined) postTo(near, message, word, knocker);
   };
+  async function ask(question: (id: number) => ToServer): Promise<unknown> {
+    if (gone !== undefined) throw gone;
+    requestCount += 1;
+    const answer = deferred<unknown>();
+    pending.set(requestCount, answer);
+    post(question(requestCount));
+    return answer.promise;
+  }
+
   return {
     wake,
     opened: opened.promise,
@@ -130,15 +142,8 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
       knocker = given;
     },
     post,
-    async perform(request) {
-      if (gone !== undefined) throw gone;
-      requestCount += 1;
-      const id = requestCount;
-      const answer = deferred<unknown>();
-      pending.set(id, answer);
-      post({ kind: "verb", id, request });
-      return (await answer.promise) as never;
-    },
+    writers: async () => (await ask((id) => ({ kind: "writers", id }))) as readonly NodeId[],
+    perform: async (request) => (await ask((id) => ({ kind: "verb", id, request }))) as never,
   };
 }
 

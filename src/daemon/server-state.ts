@@ -1,6 +1,7 @@
 /** What the server thread holds while it lives, for the files that it consists of. */
 import type { OpenFileSystem } from "../fs/active.ts";
 import type { DurableAt } from "../fs/file-system.ts";
+import type { Writers } from "../fuse/kernel/connection.ts";
 import type { Volume } from "../volume/volume.ts";
 import type { CpTurns } from "./cp-turns.ts";
 import type { Gate } from "./gate.ts";
@@ -26,6 +27,8 @@ export interface Server {
   easing: { slicesLeft: number; readonly waiting: (() => void)[] } | undefined;
   /** The main thread was told that there is something to go on with, and has not answered yet. */
   isUnfinished: boolean;
+  /** The files that the kernel may have dirty pages of. */
+  readonly writers: Writers;
   /** To be called after each request. */
   readonly beat: Beat;
   readonly send: (message: FromServer) => void;

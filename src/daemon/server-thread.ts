@@ -25,6 +25,7 @@ import { assertNever } from "../core/numbers.ts";
 import { openFileDevice, type PageCache } from "../device/file-device.ts";
 import { openFileSystem } from "../fs/active.ts";
 import { type Name, ROOT_NODE } from "../fs/file-system.ts";
+import { makeWriters } from "../fuse/kernel/connection.ts";
 import { type Again, serve } from "../fuse/kernel/loop.ts";
 import type { PathRequest } from "../fuse/native/path-request.ts";
 import { type PathServer, pathServer } from "../fuse/native/path-server.ts";
@@ -118,6 +119,7 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     relieveAtBytes: dirtyBytesMax,
     easing: undefined,
     isUnfinished: false,
+    writers: makeWriters(),
     beat:
       pulse === undefined
         ? () => {}
@@ -160,7 +162,7 @@ function serveMount(server: Server, calls: HostCalls | undefined): void {
       receive(server, message, () => {});
       continue;
     }
-    const { descriptor } = message;
+    const { descriptor, nodePrefix } = message;
     serve({
       descriptor,
       fileSystem: server.gate.fileSystem,
@@ -174,6 +176,8 @@ function serveMount(server: Server, calls: HostCalls | undefined): void {
       },
       hold: (seq, reply) => hold(server, seq, descriptor, reply),
       holdAll,
+      writers: server.writers,
+      nodePrefix,
       send: (errand, request) => send({ kind: "errand", errand, request }),
       isRequestWaiting: calls === undefined ? undefined : () => calls.isReadable(descriptor),
       log: (text) => send({ kind: "log", message: text }),
@@ -199,6 +203,7 @@ function servePaths(server: Server): void {
       case "ask":
         answerPath(server, paths, message.id, message.request);
         break;
+      case "writers":
       case "verb":
       case "follow":
       case "committed": // and what waited for that, or for a slice, is done: a restore, it may be
@@ -260,6 +265,9 @@ function receiveAll(server: Server, again: Again): "continue" | "stop" {
 function receive(server: Server, message: ToServer, again: Again): void {
   const { volume, turns } = server;
   switch (message.kind) {
+    case "writers":
+      server.send({ kind: "result", id: message.id, value: server.writers.nodes() });
+      return;
     case "verb": {
       const { id, request } = message;
       perform(server, request, {

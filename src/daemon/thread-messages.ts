@@ -40,7 +40,7 @@ export interface ServerStart {
 
 export type ToServer =
   /** The mount is there: serve requests from this descriptor. */
-  | { readonly kind: "serve"; readonly descriptor: number }
+  | { readonly kind: "serve"; readonly descriptor: number; readonly nodePrefix: string }
   /** There will be a mount by the transport fuse-native: its requests come as messages. */
   | { readonly kind: "serve-paths" }
   /** A request by path, to be answered with the same number. */
@@ -49,6 +49,8 @@ export type ToServer =
   | { readonly kind: "unmounted" }
   /** There will be no mount: close the volume. */
   | { readonly kind: "stop" }
+  /** Which files may the kernel have dirty pages of? */
+  | { readonly kind: "writers"; readonly id: number }
   | { readonly kind: "verb"; readonly id: number; readonly request: VolumeRequest }
   | { readonly kind: "take-cp"; readonly cause: CpCause }
   /** Both copies of the fsinfo of the frozen consistency point are durable. */
@@ -79,7 +81,7 @@ export type FromServer =
   | { readonly kind: "unfinished" }
   /** The kernel's caches of the root and of these names in it are wrong: the filesystem was set back. */
   | { readonly kind: "stale"; readonly names: readonly Name[] }
-  /** The answer to a verb: what it changed is committed. */
+  /** The answer to a verb: what it changed is committed; or to a question. */
   | { readonly kind: "result"; readonly id: number; readonly value: unknown }
   | { readonly kind: "refused"; readonly id: number; readonly error: ControlError }
   | { readonly kind: "failed"; readonly message: string }

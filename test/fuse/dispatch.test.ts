@@ -24,16 +24,17 @@ interface Answer {
 
 interface Asked {
   readonly node?: number;
+  readonly uid?: number;
   readonly lengthBytes?: number;
 }
 
 function makeServer(
   overrides: Partial<FileSystem> = {},
-  { writeBack = true } = {},
+  { writeBack = true, nodePrefix = undefined as string | undefined } = {},
 ): { connection: Connection; log: string[] } {
   const log: string[] = [];
   const fileSystem = { ...memoryFileSystem({ clock: manualClock() }), ...overrides };
-  return { connection: makeConnection({ fileSystem, writeBack, log: (line) => log.push(line) }), log };
+  return { connection: makeConnection({ fileSystem, writeBack, nodePrefix, log: (line) => log.push(line) }), log };
 }
 
 /** Puts the request together and has it answered; undefined when no reply was due. */
@@ -46,7 +47,7 @@ function ask(connection: Connection, code: number, payload: Uint8Array, asked: A
     uniqueLow: UNIQUE_LOW,
     uniqueHigh: UNIQUE_HIGH,
     node: (asked.node ?? ROOT_NODE) as NodeId,
-    uid: 1,
+    uid: asked.uid ?? 1,
     gid: 2,
     pid: 3,
     extensionWords: 0,
@@ -89,6 +90,27 @@ const silent: ReadonlySet<number> = new Set([opcode.FORGET, opcode.BATCH_FORGET]
 const ignore = (): void => {};
 
 const text = (value: string): Uint8Array => Buffer.from(value, "latin1");
+
+function isFound(answer: Answer | undefined): boolean {
+  return answer?.error === 0 && abi.entryReply.get.node(answer.view, 0) !== 0;
+}
+
+test("a name that begins with the secret prefix is the node of that number, for the daemon's own user only", () => {
+  const { connection } = makeServer({}, { nodePrefix: ".secret-" });
+  init(connection);
+  const made = ask(connection, opcode.MKDIR, record(abi.mkdirRequest, { mode: 0o755, umask: 0 }, "d\0"));
+  const node = abi.entryReply.get.node(made?.view as DataView, 0);
+  const lookup = (name: string, uid: number): Answer | undefined =>
+    ask(connection, opcode.LOOKUP, Buffer.from(`${name}\0`, "latin1"), { uid });
+  const own = process.getuid?.() ?? 0;
+  const found = lookup(`.secret-${node}`, own);
+  assert(found !== undefined);
+  assert.equal(found.error, 0);
+  assert.equal(abi.entryReply.get.node(found.view, 0), node);
+  assert.equal(abi.entryReply.get.entryValidSeconds(found.view, 0), 0);
+  for (const name of [".secret-x", ".secret-1e99", ".secret-9999", ".secre"]) assert(!isFound(lookup(name, own)), name);
+  assert(!isFound(lookup(`.secret-${node}`, own + 1)), "somebody else");
+});
 
 test("INIT agrees on the lesser minor version and on flags that were offered", () => {
   const { connection } = makeServer();

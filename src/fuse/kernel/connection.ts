@@ -73,6 +73,9 @@ export interface ConnectionOptions {
   /** The write-back cache: the kernel may have data that the server has not. Default: true. */
   readonly writeBack?: boolean;
   readonly canSend?: boolean;
+  readonly writers?: Writers;
+  /** What a name begins with that means a node by its number, whatever it is called. Default: nothing does. */
+  readonly nodePrefix?: string | undefined;
   readonly log: Log;
 }
 
@@ -109,6 +112,7 @@ export interface Connection {
 
   /** With the write-back cache: the files that the kernel may hold dirty pages of, by handle and by node. */
   readonly writers: Writers;
+  readonly nodePrefix: string | undefined;
   /** Whether there is somebody for errands. */
   readonly canSend: boolean;
   /** Set by a handler: what must be done before the request in hand, which is then asked again, can be answered. */
@@ -125,10 +129,11 @@ export interface Writers {
   add(handle: Handle, node: NodeId): void;
   remove(handle: Handle): void;
   has(node: NodeId): boolean;
+  nodes(): readonly NodeId[];
 }
 
 export function makeConnection(options: ConnectionOptions): Connection {
-  const { fileSystem, writeBack = true, canSend = false, log } = options;
+  const { fileSystem, writeBack = true, canSend = false, writers = makeWriters(), nodePrefix, log } = options;
   const requestStart = PAGE_BYTES - requestHeader.size - writeRequest.size;
   const requestBytesMax = PAGE_BYTES - requestStart + PAYLOAD_BYTES_MAX + PAGE_BYTES;
   const replyStart = 3 * PAGE_BYTES + PAYLOAD_BYTES_MAX - replyHeader.size;
@@ -155,7 +160,8 @@ export function makeConnection(options: ConnectionOptions): Connection {
     at: 0,
     durableAt: 0,
     bug: undefined,
-    writers: makeWriters(),
+    writers,
+    nodePrefix,
     canSend,
     errand: undefined,
     errandResult: undefined,
@@ -210,7 +216,7 @@ function offeredFlags2({ requestView: view, requestBytes }: Connection, at: numb
   return isThere ? initRequestLong.get.flags2(view, at) : 0;
 }
 
-function makeWriters(): Writers {
+export function makeWriters(): Writers {
   const nodes = new Map<Handle, NodeId>();
   const counts = new Map<NodeId, number>();
   return {
@@ -227,5 +233,6 @@ function makeWriters(): Writers {
       else counts.set(node, count);
     },
     has: (node) => counts.has(node),
+    nodes: () => [...counts.keys()],
   };
 }

@@ -224,12 +224,24 @@ function entry(connection: Connection, found: Entry): number {
 }
 
 function lookup(connection: Connection, fs: FileSystem): number {
+  const name = takeName(connection);
+  const named = nodeNamed(connection, name);
+  // The kernel is to keep no such name: the file would be in use for as long.
+  if (named !== undefined) return entry(connection, { ...fs.lookup(named, "." as Name), entryValidMs: 0 });
   try {
-    return entry(connection, fs.lookup(connection.node, takeName(connection)));
+    return entry(connection, fs.lookup(connection.node, name));
   } catch (error) {
     if (error !== NO_ENTRY) throw error;
     return putAbsence(connection.replyView, BODY);
   }
+}
+
+/** The node that a name is the number of, if it begins as ours do and we are who asks. */
+function nodeNamed({ nodePrefix, requestView: view }: Connection, name: Name): NodeId | undefined {
+  if (nodePrefix === undefined || !name.startsWith(nodePrefix)) return undefined;
+  const number = Number(name.slice(nodePrefix.length));
+  const isOurs = requestHeader.get.uid(view, 0) === process.getuid?.();
+  return isOurs && Number.isSafeInteger(number) ? (number as NodeId) : undefined;
 }
 
 function entryAndHandle(connection: Connection, made: Entry & Opened, flags: number): number {

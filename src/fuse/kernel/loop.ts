@@ -15,7 +15,7 @@ import { errnoOf } from "../../core/errors.ts";
 import { type ChangeSeq, changeSeq } from "../../core/numbers.ts";
 import type { DurableAt, FileSystem } from "../../fs/file-system.ts";
 import { replyHeader } from "./abi.ts";
-import { type Connection, type Errand, type Log, makeConnection } from "./connection.ts";
+import { type Connection, type Errand, type Log, makeConnection, type Writers } from "./connection.ts";
 import { dispatch } from "./dispatch.ts";
 import { type PutOff, putOffReads, READ_BYTES } from "./put-off.ts";
 
@@ -43,6 +43,9 @@ export interface ServeOptions {
   readonly send?: (errand: Errand, request: Uint8Array) => void;
   /** Whether another request waits. Without it, and a filesystem that can tell, READs wait for the disk: see put-off.ts. */
   readonly isRequestWaiting?: (() => boolean) | undefined;
+  /** See Connection. */
+  readonly writers?: Writers;
+  readonly nodePrefix?: string | undefined;
   readonly log: Log;
 }
 
