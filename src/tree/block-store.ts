@@ -85,8 +85,9 @@ export function openBlockStore({
   const retired: CachedBlock[] = [];
   const blocksMax = Math.floor(cacheBytesMax / BLOCK_BYTES);
   const poolBlocksMax = Math.min(POOL_BLOCKS_MAX, Math.floor(blocksMax / POOL_SHARE));
+  const areaBlocks = Math.max(1, endVbn - firstVbn);
   const cache = new LRUCache<number, CachedBlock>({
-    max: Math.max(CACHE_BLOCKS_MIN, blocksMax - poolBlocksMax),
+    max: Math.min(areaBlocks, Math.max(CACHE_BLOCKS_MIN, blocksMax - poolBlocksMax)),
     dispose: (block, _vbn, reason) => {
       if (reason !== "delete") retired.push(block); // "delete" is adoption
     },

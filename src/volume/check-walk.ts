@@ -69,7 +69,7 @@ export interface WalkOptions {
   readonly onBlocks: (blocksRead: number) => void;
 }
 
-/** Data blocks that wait to be verified, so that they can be read in the order in which they lie, whatever file they are of. */
+/** Data blocks that wait to be verified, so that they can be read in the order in which they lie, whatever file they are of; at most. */
 const BATCH_BLOCKS = 2 ** 18;
 /** Read with one call. */
 const READ_BLOCKS = 256;
@@ -86,11 +86,12 @@ export function openWalk({ device, report, firstVbn, endVbn, onBlocks }: WalkOpt
   let blocksRead = 0;
   let countDelta = 0;
   const owners: Owner[] = [];
-  const indexes = new Float64Array(BATCH_BLOCKS);
-  const sums = new Uint32Array(BATCH_BLOCKS);
+  const batchMax = Math.max(1, Math.min(BATCH_BLOCKS, endVbn - firstVbn));
+  const indexes = new Float64Array(batchMax);
+  const sums = new Uint32Array(batchMax);
   /** VBN and place in the batch, in one number that sorts by VBN. */
-  const order = new Float64Array(BATCH_BLOCKS);
-  const runBytes = new Uint8Array(READ_BLOCKS * BLOCK_BYTES);
+  const order = new Float64Array(batchMax);
+  const runBytes = new Uint8Array(Math.min(READ_BLOCKS, batchMax) * BLOCK_BYTES);
 
   function readInto(vbn: number, count: number, into: Uint8Array): boolean {
     try {
@@ -258,7 +259,7 @@ export function openWalk({ device, report, firstVbn, endVbn, onBlocks }: WalkOpt
     },
     read,
     verify(owner, index, pointer): void {
-      if (owners.length === BATCH_BLOCKS) finish();
+      if (owners.length === batchMax) finish();
       const place = owners.length;
       owners.push(owner);
       indexes[place] = index;

@@ -153,9 +153,10 @@ function nextFrame(device: BlockDevice, place: LogPlace, offset: number, seq: nu
 function lastDurable(device: BlockDevice, place: LogPlace): number {
   let seq = 0;
   const saysMore = ({ durableSeq }: LogFrameHeader): boolean => durableSeq > seq;
+  const block = new Uint8Array(BLOCK_BYTES);
   for (let offset = 0; offset < place.logBlocks; offset++) {
     try {
-      seq = frameAt(device, place, offset, saysMore)?.header.durableSeq ?? seq;
+      seq = frameAt(device, place, offset, saysMore, block)?.header.durableSeq ?? seq;
     } catch (error) {
       if (!(error instanceof FsError)) throw error;
     }
@@ -168,9 +169,9 @@ function frameAt(
   place: LogPlace,
   offset: number,
   isWanted: (header: LogFrameHeader) => boolean,
+  first: Uint8Array<ArrayBuffer> = new Uint8Array(BLOCK_BYTES),
 ): FoundFrame | undefined {
   const { logFirst, logBlocks, logNonce } = place;
-  const first = new Uint8Array(BLOCK_BYTES);
   device.read(logFirst + offset, 1, first, 0);
   const view = new DataView(first.buffer);
   if (logFrameHeader.get.magic(view, 0) !== LOG_FRAME_MAGIC) return undefined;
