@@ -95,13 +95,18 @@ export function decodeFsinfo(block: Uint8Array): Fsinfo {
     throw new CorruptionError(`fsinfo has ${fsinfo.blockCount} blocks, ${fsinfo.reservedBlocks} of them reserved`);
   }
   if (fsinfo.logSeq > LOG_SEQ_MAX) throw new CorruptionError(`fsinfo has change number ${fsinfo.logSeq}`);
-  const { logFirst, logBlocks, logHead, reservedBlocks } = fsinfo;
-  if (logFirst < 1 || logFirst + logBlocks !== reservedBlocks - 1 || logHead > logBlocks) {
+  const { logFirst, logBlocks, logHead, logUuid, reservedBlocks } = fsinfo;
+  const isHeadBeyond = logHead > logBlocks && isZero(logUuid); // the head in another file is bounded by that
+  if (logFirst < 1 || logFirst + logBlocks !== reservedBlocks - 1 || isHeadBeyond) {
     throw new CorruptionError(
       `fsinfo has a change log of ${logBlocks} blocks from ${logFirst} on, of ${reservedBlocks} reserved ones, with its head at ${logHead}`,
     );
   }
   return fsinfo;
+}
+
+function isZero(value: Uint8Array): boolean {
+  return value.every((byte) => byte === 0);
 }
 
 function hex(n: number): string {

@@ -399,6 +399,25 @@ test("a log on a device of its own is replayed from there, and the volume does n
   assert.equal(inside.log.isUnreplayed, false, "a volume that was unmounted needs no log");
 });
 
+test("a log on a device of its own may be longer than the one that the volume has", () => {
+  const device = memoryDevice(512);
+  const logDevice = { device: memoryDevice(65), uuid: new Uint8Array(16).fill(9) };
+  const clock = manualClock();
+  createVolume({ device, clock, random: prng(1) });
+  const volume = openVolume({ device, clock, random: prng(2), writable: true, logDevice });
+  const fs = forgetful(openFileSystem({ volume, clock }));
+  volume.takeCp("sync");
+  for (let i = 0; i < 40; i++) {
+    putFile(fs, `/file ${i}`);
+    makeDurable(logDevice.device, [fs.logFrame() as LogFrame]);
+    if (i === 30) volume.takeCp("sync");
+  }
+  assert(volume.committed.logHead > volume.committed.logBlocks);
+  assert.deepEqual(checkVolume(device).findings, []);
+  const again = openVolume({ device, clock, random: prng(3), writable: true, logDevice });
+  entryAt(openFileSystem({ volume: again, clock }), "/file 39");
+});
+
 const MIB = 1 << 20;
 const NO_BLOCK = new Uint8Array(BLOCK_BYTES);
 
