@@ -37,6 +37,7 @@ export function readFsinfoCopies(device: BlockDevice): readonly [FsinfoCopy, Fsi
   if (guess.fsinfo !== undefined) return [first, guess];
   for (let reserved = RESERVED_BLOCKS_MIN; reserved <= Math.min(RESERVED_BLOCKS_MAX, device.blockCount); reserved++) {
     const vbn = fsinfoVbns(reserved)[1];
+    if (!hasMagic(device, vbn)) continue;
     const copy = readCopy(device, vbn);
     if (copy.fsinfo !== undefined && copy.fsinfo.reservedBlocks === reserved) return [first, copy];
   }
@@ -89,8 +90,12 @@ function newer(a: Fsinfo | undefined, b: Fsinfo | undefined): Fsinfo | undefined
 /** True when the device holds a volume, damaged or not: formatting would destroy it. */
 export function looksLikeVolume(device: BlockDevice): boolean {
   if (readFsinfoCopies(device).some((copy) => copy.fsinfo !== undefined)) return true;
+  return hasMagic(device, 0);
+}
+
+function hasMagic(device: BlockDevice, vbn: number): boolean {
   const block = new Uint8Array(BLOCK_BYTES);
-  device.read(0, 1, block, 0);
+  device.read(vbn, 1, block, 0);
   return sameBytes(block.subarray(0, VOLUME_MAGIC.length), VOLUME_MAGIC);
 }
 
