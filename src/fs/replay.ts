@@ -72,10 +72,19 @@ export function replayLog({ volume, states, clock, fileSystem, reclaimSlice }: R
       // A file without a name that was freed then, before its number was given to another, may not be freed yet.
       while (inodes.get(ino) !== undefined && reclaimSlice());
     },
+    isReplaced: () => false,
   };
   inodes.births.repeating = repeating;
   for (const [i, { changes, extents }] of parsed.entries()) {
     const { firstSeq, lastSeq } = (frames[i] as FoundFrame).header;
+    repeating.isReplaced = ({ ino, generation }, index): boolean =>
+      extents.some(
+        ({ record }) =>
+          record.ino === ino &&
+          record.generation === generation &&
+          index >= record.index &&
+          index < record.index + record.blockCount,
+      );
     try {
       for (const change of changes) {
         clock.force(change.record.at);

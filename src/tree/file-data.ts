@@ -384,7 +384,7 @@ export function resizeFile(
     else moveOutOfInode(store, inode);
   } else if (shorter) {
     const within = sizeBytes % BLOCK_BYTES;
-    const last = within === 0 ? undefined : partBlock(inodes, tree, Math.floor(sizeBytes / BLOCK_BYTES));
+    const last = within === 0 ? undefined : partBlock(inodes, inode, Math.floor(sizeBytes / BLOCK_BYTES));
     release(inode, Math.ceil(sizeBytes / BLOCK_BYTES), Number.POSITIVE_INFINITY);
     last?.bytes.fill(0, within);
   }
@@ -433,8 +433,8 @@ export function punchHole(
     const last = Math.floor(end / BLOCK_BYTES);
     const startWithin = offset % BLOCK_BYTES;
     const endWithin = end % BLOCK_BYTES;
-    const head = startWithin === 0 ? undefined : partBlock(inodes, tree, first);
-    const tail = endWithin === 0 || (first === last && head !== undefined) ? undefined : partBlock(inodes, tree, last);
+    const head = startWithin === 0 ? undefined : partBlock(inodes, inode, first);
+    const tail = endWithin === 0 || (first === last && head !== undefined) ? undefined : partBlock(inodes, inode, last);
     const wholeFirst = startWithin === 0 ? first : first + 1;
     if (wholeFirst < last) {
       release(inode, wholeFirst, last);
@@ -447,15 +447,18 @@ export function punchHole(
 
 /**
  * A block to be zeroed in part, dirty with its old contents; undefined: it is a hole. What is being repeated succeeded then, so
- * a block that does not verify had been replaced before: what it was replaced by comes with the contents of the frame.
+ * a block that does not verify had been replaced before, and what it was replaced by is to come; or it has rotted since: it stays as
+ * bad as it is, and undefined is returned.
  */
-function partBlock({ store, births }: InodeFile, tree: BlockTree, index: number): CachedBlock | undefined {
+function partBlock({ store, births }: InodeFile, inode: Inode, index: number): CachedBlock | undefined {
+  const { tree } = inode;
   if (index >= capacity(tree.height)) return undefined;
   if (tree.dirtyData?.has(index) !== true && vbnAt(store, tree, index) === 0) return undefined;
   try {
     return dirtyDataAt(store, tree, index, true);
   } catch (error) {
     if (births.repeating === undefined || !(error instanceof CorruptionError)) throw error;
+    if (!births.repeating.isReplaced(inode, index)) return undefined;
     const block = dirtyDataAt(store, tree, index, false);
     block.words.fill(0);
     return block;

@@ -72,6 +72,8 @@ export interface Repeating {
   wanted: readonly Birth[];
   /** Frees what has the number, if nobody can name it any more. */
   makeRoom(ino: number): void;
+  /** The contents of this block of the file are known, and will be put there. */
+  isReplaced(inode: Inode, index: number): boolean;
 }
 
 export interface InodeFile {

@@ -488,6 +488,30 @@ test("a block that had rotted and was replaced is not read by a replay", () => {
   }
 });
 
+test("a block that has rotted since is not read as zeros after a replay that cut it or punched a hole in it", () => {
+  for (const how of ["truncate", "punch"]) {
+    const bench = openBench(4096);
+    const { fs, volume, device } = bench;
+    putFile(fs, "/file", new Uint8Array(40_000).fill(1));
+    volume.takeCp("sync");
+    const inode = volume.active.get(entryAt(fs, "/file").attributes.ino);
+    assert(inode !== undefined);
+    const vbn = vbnAt(volume.active.store, inode.tree, 1);
+    if (how === "truncate") fs.setAttributes(nodeAt(fs, "/file"), { sizeBytes: 5000 }, ROOT);
+    else withOpen(fs, "/file", 2, (handle) => fs.allocate(handle, 3, 5000, 100));
+    sync(bench);
+    device.corrupt(vbn * BLOCK_BYTES);
+    const image = device.clone();
+    const again = openVolume({ device: image, clock: bench.clock, random: prng(9), writable: true });
+    const replayed = forgetful(openFileSystem({ volume: again, clock: bench.clock }));
+    assert.throws(() => readAll(replayed, "/file"), CorruptionError);
+    assert.deepEqual(
+      checkVolume(image).findings.map((finding) => [finding.kind, finding.vbn]),
+      [["checksum", vbn]],
+    );
+  }
+});
+
 test("an extent of what is no file of the user is refused", () => {
   for (const ino of [1, 2, 3, 4]) {
     const bench = openBench(4096);
