@@ -4,27 +4,33 @@ import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { CorruptionError, FsError, UserError } from "../../src/core/errors.ts";
 import { below, prng, type Random } from "../../src/core/prng.ts";
 import type { BlockDevice } from "../../src/device/block-device.ts";
+import { frameBlocks } from "../../src/format/change-record.ts";
 import { fsinfoVbns } from "../../src/format/constants.ts";
-import type { Fsinfo } from "../../src/format/fsinfo.ts";
+import { encodeFsinfo, type Fsinfo } from "../../src/format/fsinfo.ts";
+import { type FoundFrame, readLog } from "../../src/volume/change-log/frames.ts";
 import { checkVolume } from "../../src/volume/check.ts";
 import { readFsinfo } from "../../src/volume/fsinfo-copies.ts";
-import { type MemoryDevice, PowerCut } from "../support/devices.ts";
+import { PowerCut } from "../support/devices.ts";
 import { protectedBlocks } from "../support/protected-blocks.ts";
 import { FILLED_BLOCKS } from "./base-volumes.ts";
 import { compareDamaged } from "./damaged.ts";
 import { unreadable } from "./faults.ts";
+import type { Image } from "./looks.ts";
+import { pick } from "./operations.ts";
 import type { Crash } from "./steps.ts";
 import {
   attach,
   compareSnapshots,
+  contentsOf,
+  crashOf,
+  goOn,
   identify,
-  newDisk,
   type Opened,
   openDisk,
   openOn,
-  remember,
-  rootKey,
   type SavedCp,
+  type Seen,
+  see,
   show,
   type Version,
   type World,
@@ -36,15 +42,15 @@ const GOES_ON_EVERY = 4;
 /** The process is gone. The disk must have a version that is recent enough; the history goes on from there. */
 export function recover(world: World, { how, seed, again }: Crash): void {
   const random = prng(seed);
+  world.disk.watch(undefined);
+  world.log.watch(undefined);
   for (const after of [...again, undefined]) {
     world.counts.crashes += 1;
-    if (how === "power") attach(world, newDisk(world.disk.crash(random)));
-    else {
-      world.disk.cutAfter(Number.POSITIVE_INFINITY);
-      attach(world, world.disk);
-    }
-    world.faults.disarm();
-    const saved = savedOn(world, world.disk.contents());
+    if (how === "power") attach(world, crashOf(world, random));
+    else goOn(world);
+    const image = contentsOf(world);
+    assertClean(world, image);
+    const saved = savedAs(world, readFsinfo(image.disk).cpCount);
     world.trace(`  ${how === "power" ? "power cut" : "killed"}: consistency point ${saved.cpCount} is on the disk`);
     world.durable = saved;
     world.inFlight = undefined;
@@ -52,7 +58,7 @@ export function recover(world: World, { how, seed, again }: Crash): void {
     if (after !== undefined) world.disk.cutAfter(after);
     try {
       const opened = openDisk(world);
-      const version = verify(world, opened, saved);
+      const version = judge(world, see(world, opened, saved.cpCount), () => opened);
       world.disk.cutAfter(Number.POSITIVE_INFINITY);
       const { cpCount } = opened.volume.committed;
       world.durable = { ...saved, cpCount, version: cpCount === saved.cpCount ? saved.version : version.number };
@@ -67,11 +73,8 @@ export function recover(world: World, { how, seed, again }: Crash): void {
   assert.fail("the last recovery was not cut");
 }
 
-/** The consistency point that the disk has, which must be clean. */
-function savedOn(world: World, image: MemoryDevice): SavedCp {
-  assertClean(image);
-  const { cpCount } = readFsinfo(image);
-  const { durable, inFlight, recovering } = world;
+/** What the world knows of the consistency point that a disk has. */
+function savedAs({ durable, inFlight, recovering }: World, cpCount: number): SavedCp {
   const saved = [inFlight, recovering].find((one) => one?.cpCount === cpCount) ?? durable;
   assert.equal(
     cpCount,
@@ -81,37 +84,76 @@ function savedOn(world: World, image: MemoryDevice): SavedCp {
   return saved;
 }
 
-export function assertClean(image: BlockDevice): void {
-  const { findings } = checkVolume(image, { readData: image.blockCount !== FILLED_BLOCKS });
-  assert.deepEqual(findings, [], "check");
+/** The check follows from the newest fsinfo and what hangs below it; what stands in the log has to show when it is opened. */
+function assertClean({ checks }: World, image: Image): void {
+  const fsinfo = readFsinfo(image.disk);
+  const { reservedBlocks, logFirst } = fsinfo;
+  checks.look(
+    image,
+    Buffer.from(encodeFsinfo(fsinfo)).toString("latin1"),
+    (disk) => {
+      const { findings } = checkVolume(disk, { readData: disk.blockCount !== FILLED_BLOCKS });
+      assert.deepEqual(findings, [], "check");
+    },
+    (vbn) => vbn === 0 || (vbn >= logFirst && vbn < reservedBlocks),
+  );
 }
 
-/** What was opened is a version that a crash may leave, with the snapshots of its consistency point. */
-function verify(world: World, opened: Opened, saved: SavedCp): Version {
-  compareSnapshots(world, opened, saved.snapshots);
-  const key = rootKey(opened.volume.committed.inodeFile);
-  const oldest = Math.max(world.acknowledged, saved.version);
-  const version = identify(world, opened, oldest, world.knownRoots.get(key));
-  remember(world, key, version.digest);
-  return version;
+/** What was found is a version that a crash may leave, with the snapshots of its consistency point. */
+function judge(world: World, { cpCount, digest, snapshots }: Seen, opened: () => Opened): Version {
+  const saved = savedAs(world, cpCount);
+  compareSnapshots(world, snapshots, saved.snapshots, opened);
+  return identify(world, digest, Math.max(world.acknowledged, saved.version), opened);
 }
 
-/** Looks at what crashes now would leave. */
-export function peek(world: World, { seed, count }: { readonly seed: number; readonly count: number }): void {
-  for (let i = 0; i < count; i++) {
-    const random = prng(seed + i);
-    const image = world.disk.crash(random);
-    world.counts.peeks += 1;
-    const saved = savedOn(world, image);
-    const opened = openOn(world, image);
-    const version = verify(world, opened, saved);
-    if (below(random, GOES_ON_EVERY) > 0) continue;
-    opened.volume.takeCp("recovery");
-    assertClean(image);
-    const later = openOn(world, image);
-    const { number } = verify(world, later, saved);
-    assert.equal(number, version.number, "the version after a recovery and a consistency point");
-  }
+/** Looks at what a crash now would leave. */
+export function peek(world: World, seed: number): void {
+  const random = prng(seed);
+  const image = crashOf(world, random);
+  const goesOn = below(random, GOES_ON_EVERY) === 0;
+  world.counts.peeks += 1;
+  const about = `${world.isLogApart} ${goesOn}`;
+  const seen = world.looks.look(image, about, (disk, log) => lookAt(world, { image, disk, log, goesOn }));
+  judge(world, seen, () => openOn(world, random, image.disk, image.log));
+}
+
+interface Look {
+  readonly image: Image;
+  /** Of the image. */
+  readonly disk: BlockDevice;
+  readonly log: BlockDevice;
+  readonly goesOn: boolean;
+}
+
+function lookAt(world: World, { image, disk, log, goesOn }: Look): Seen {
+  assertClean(world, image);
+  const random = prng(0);
+  const { cpCount } = readFsinfo(disk);
+  const opened = openOn(world, random, disk, log);
+  const seen = see(world, opened, cpCount);
+  if (!goesOn) return seen;
+  opened.volume.takeCp("recovery");
+  assertClean(world, image);
+  const later = see(world, openOn(world, random, disk, log), cpCount);
+  assert.deepEqual(later, seen, "the version after a recovery and a consistency point");
+  return seen;
+}
+
+/** Looks at what crashes in the middle of the next writes and flushes would leave. */
+export function watch(world: World, { count, seed }: { readonly count: number; readonly seed: number }): void {
+  let left = count;
+  const glance = (): void => {
+    if (left === 0) return;
+    left -= 1;
+    try {
+      peek(world, seed + left);
+    } catch (cause) {
+      // Nobody between here and the end of the history may take it for an answer.
+      throw new Error(`after a crash in the middle of a write: ${(cause as Error).message}`, { cause });
+    }
+  };
+  world.disk.watch(glance);
+  world.log.watch(glance);
 }
 
 const ROTTEN_MAX = 4;
@@ -120,11 +162,16 @@ const TRIES_MAX = 400;
 /** Flips bits in a copy of the disk, and makes blocks of it unreadable: an error or the right data comes, never wrong data. */
 export function rot(world: World, { seed }: { readonly seed: number }): void {
   const random = prng(seed);
-  const image = world.disk.contents();
-  const saved = savedOn(world, image);
-  const twin = image.clone();
-  const { model } = verify(world, openOn(world, twin), saved); // with what the change log has
-  const fsinfo = readFsinfo(image);
+  const whole = contentsOf(world);
+  const fsinfo = readFsinfo(whole.disk);
+  const frames = provenFrames(world, whole, fsinfo);
+  if (frames.length > 0 && below(random, 3) > 0) {
+    rotLog(world, whole, fsinfo, random, pick(random, frames));
+    return;
+  }
+  const image = whole.disk;
+  const twin = openOn(world, random, image.clone(), whole.log.clone());
+  const { model } = judge(world, see(world, twin, fsinfo.cpCount), () => twin); // with what the change log has
   const isProtected = protectedBlocks(image, fsinfo);
   const lost = new Set<number>();
   let isFound = false;
@@ -140,11 +187,48 @@ export function rot(world: World, { seed }: { readonly seed: number }): void {
   try {
     const { findings } = checkVolume(device);
     if (isFound) assert(findings.length > 0, "the check has found no damage");
-    const opened = openOn(world, device);
+    const opened = openOn(world, random, device, whole.log);
     compareDamaged(opened.fs, model);
   } catch (error) {
     if (!isRefusal(error)) throw error;
   }
+}
+
+/** Frames that others were written after, so that no damage of them can pass for the end of the log. */
+function provenFrames({ isLogApart, log, host }: World, image: Image, fsinfo: Fsinfo): readonly FoundFrame[] {
+  const isApart = isLogApart && fsinfo.logUuid.some((byte) => byte !== 0);
+  const place = isApart ? { ...fsinfo, logFirst: 1, logBlocks: log.blockCount - 1 } : fsinfo;
+  const { frames } = readLog({ device: isApart ? image.log : image.disk, place });
+  return frames.filter(({ header }) => header.lastSeq <= host.provenSeq);
+}
+
+/** One bit of a frame that was acknowledged flips, or one of its blocks cannot be read: nobody goes on without it. */
+function rotLog(
+  world: World,
+  { disk, log }: Image,
+  fsinfo: Fsinfo,
+  random: Random,
+  { header, head }: FoundFrame,
+): void {
+  const isApart = fsinfo.logUuid.some((byte) => byte !== 0);
+  const device = isApart ? log : disk;
+  const blocks = frameBlocks(header.payloadBytes);
+  const first = (isApart ? 1 : fsinfo.logFirst) + head - blocks;
+  const lost = new Set<number>();
+  if (below(random, 4) === 0) lost.add(first + below(random, blocks));
+  else device.corrupt(first * BLOCK_BYTES + below(random, blocks * BLOCK_BYTES), 1 << below(random, 8));
+  world.trace(`  the frame with changes ${header.firstSeq} to ${header.lastSeq} in block ${first} is damaged`);
+  world.counts.rottenLogs += 1;
+  const bad = unreadable(device, lost);
+  assert.throws(() => openOn(world, random, isApart ? disk : bad, isApart ? bad : log), isCorrupt, "rot in the log");
+  if (!isApart) {
+    const kinds = checkVolume(bad).findings.map(({ kind }) => kind);
+    assert.deepEqual(kinds, ["change-log"], "check of a log with rot in it");
+  }
+}
+
+function isCorrupt(error: unknown): boolean {
+  return error instanceof UserError && error.failure === "corrupt";
 }
 
 /** A clear answer to damage. */

@@ -68,6 +68,39 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
       {"kind":"send","name":"two","at":4002}
       {"kind":"receive","frames":4,"checkpoint":false,"at":4006}`,
   },
+  {
+    what: "a block rots that the replay of a truncation has to read",
+    history: `
+      {"blockCount":4096,"isFilled":false,"cacheBytes":1048576,"accessTimes":"relatime"}
+      {"kind":"do","op":{"kind":"create","path":"/d","mode":420,"uid":0},"at":571}
+      {"kind":"do","op":{"kind":"write","path":"/d","offset":0,"data":{"pattern":[3145728,146,245]}},"at":788}
+      {"kind":"do","op":{"kind":"write","path":"/d","offset":3145728,"data":{"pattern":[3145728,160,180]}},"at":834}
+      {"kind":"do","op":{"kind":"create","path":"/quite a long name, as they come with photographs.jpeg","mode":420,"uid":0},"at":957}
+      {"kind":"sync","wait":true,"at":1108}
+      {"kind":"do","op":{"kind":"write","path":"/quite a long name, as they come with photographs.jpeg","offset":0,"data":{"pattern":[300000,103,21]}},"at":1248}
+      {"kind":"log","at":1648}
+      {"kind":"do","op":{"kind":"unlink","path":"/quite a long name, as they come with photographs.jpeg"},"at":1660}
+      {"kind":"fsync","path":"/d","wait":true,"at":1673}
+      {"kind":"do","op":{"kind":"create","path":"/z{*255}","mode":420,"uid":2},"at":1716}
+      {"kind":"fsync","path":"/d","wait":false,"at":1724}
+      {"kind":"log","at":1787}
+      {"kind":"crash","how":"kill","seed":1521418905,"again":[],"at":1798}
+      {"kind":"crash","how":"power","seed":4123788013,"again":[5,0],"at":2569}
+      {"kind":"do","op":{"kind":"unlink","path":"/d"},"at":2752}
+      {"kind":"fsync","path":"/","wait":true,"at":2799}
+      {"kind":"do","op":{"kind":"write","path":"/z{*255}","offset":50,"data":{"pattern":[70000,102,212]}},"at":2805}
+      {"kind":"do","op":{"kind":"rename","path":"/z{*255}","into":"/f","flags":0},"at":2824}
+      {"kind":"do","op":{"kind":"write","path":"/f","offset":4095,"data":{"pattern":[65537,158,65]}},"at":2906}
+      {"kind":"cp","at":2928}
+      {"kind":"send","name":"snapshot 17","at":2943}
+      {"kind":"do","op":{"kind":"truncate","path":"/f","sizeBytes":127},"at":3185}
+      {"kind":"fsync","path":"/f","wait":false,"at":3266}
+      {"kind":"log","at":3310}
+      {"kind":"do","op":{"kind":"mkdir","path":"/h","mode":1533,"uid":1},"at":3340}
+      {"kind":"sync","wait":false,"at":3438}
+      {"kind":"log","at":3493}
+      {"kind":"rot","seed":113403479,"at":3531}`,
+  },
 ];
 
 for (const { what, history } of found) test(what, () => void runHistory(decodeHistory(history)));

@@ -1,13 +1,18 @@
 /** Making histories up: what comes next, by chance and by what there is. Everything follows from the seed. */
+import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { below, prng, type Random } from "../../src/core/prng.ts";
+import type { Operation } from "../support/model-fs.ts";
 import { FILLED_BLOCKS } from "./base-volumes.ts";
 import { pathsOf, pick, randomOperation, SLOTS } from "./operations.ts";
-import type { Action, Crash, Setup, Step } from "./steps.ts";
+import { type Action, type Crash, pattern, type Setup, type Step } from "./steps.ts";
 import type { World } from "./world.ts";
 
 /** One history in so many begins with a volume whose first region is full. */
 const FILLED_EVERY = 40;
-const SNAPSHOT_NAMES = ["one", "two", "three", "four"];
+/** With 20 snapshots the table has several blocks. */
+const SNAPSHOT_NAMES = ["one", "two", "three", "four", ...Array.from({ length: 16 }, (_, i) => `snapshot ${i + 5}`)];
+/** Written at once to fill a volume up. */
+const FILL_BYTES_MAX = 3 << 20;
 
 export interface Generator {
   readonly setup: Setup;
@@ -17,7 +22,7 @@ export interface Generator {
 export function generator(seed: number): Generator {
   const random = prng(seed);
   const isFilled = below(random, FILLED_EVERY) === 0;
-  const blockCount = pick(random, [128, 192, 256, 256, 400, 400, 400, 800, 1024, 4096, 40_000]);
+  const blockCount = pick(random, [64, 128, 192, 256, 256, 400, 400, 400, 800, 1024, 4096, 40_000]);
   const setup: Setup = {
     blockCount: isFilled ? FILLED_BLOCKS : blockCount,
     isFilled,
@@ -26,14 +31,16 @@ export function generator(seed: number): Generator {
   };
   const sizeMax = Math.max(5000, Math.min(300_000, blockCount * pick(random, [16, 64, 400])));
   const left = pick(random, [30, 60, 150, 400]);
-  /** Some histories go mostly by consistency points, some mostly by fsync, some have hardly a crash, some little else. */
+  /** Some histories go mostly by consistency points, some mostly by fsync, some have hardly a crash, some little else; some fill up. */
   const mood: Mood = {
     sizeMax,
     consistencyPoints: pick(random, [2, 20, 20]),
     durability: pick(random, [2, 10, 40]),
     crashes: pick(random, [1, 4, 10]),
     faults: pick(random, [0, 1, 4]),
-    snapshots: pick(random, [0, 3, 10]),
+    fills: pick(random, [0, 3, 12]),
+    snapshots: pick(random, [0, 3, 10, 40]),
+    names: SNAPSHOT_NAMES.slice(0, pick(random, [2, 4, 20])),
     sends: isFilled ? 0 : pick(random, [0, 0, 4]),
   };
   let steps = 0;
@@ -56,23 +63,26 @@ interface Mood {
   readonly durability: number;
   readonly crashes: number;
   readonly faults: number;
+  readonly fills: number;
   readonly snapshots: number;
+  readonly names: readonly string[];
   readonly sends: number;
 }
 
 function nextAction(random: Random, world: World, mood: Mood): Action {
-  const { model, snapshots } = world;
+  const { model, snapshots, host, volume } = world;
   const rows: readonly (readonly [number, () => Action])[] = [
     [100, () => ({ kind: "do", op: randomOperation(random, model, mood.sizeMax) })],
+    [mood.fills, () => ({ kind: "do", op: fill(random, world) })],
     [mood.consistencyPoints, () => ({ kind: "cp" })],
     [mood.durability / 2, () => ({ kind: "log" })],
     [mood.durability, () => fsync(random, world)],
     [mood.durability / 3, () => ({ kind: "sync", wait: below(random, 2) === 0 })],
-    [mood.snapshots, () => changeSnapshots(random, [...snapshots.keys()])],
+    [mood.snapshots, () => changeSnapshots(random, mood.names, [...snapshots.keys()])],
     [3, () => ({ kind: "relieve" })],
     [3, () => ({ kind: "reclaim" })],
     [1, () => ({ kind: "compare" })],
-    [1, () => ({ kind: "reopen" })],
+    [1, () => ({ kind: "reopen", apart: below(random, 3) === 0 })],
     [4, () => ({ kind: "list", path: somePath(random, world, "directory"), count: 1 + below(random, 5) })],
     [
       4,
@@ -83,15 +93,16 @@ function nextAction(random: Random, world: World, mood: Mood): Action {
         length: below(random, mood.sizeMax),
       }),
     ],
-    [mood.crashes, () => ({ kind: "crash", ...crash(random) })],
+    [mood.crashes * (host.isBetweenCopies ? 10 : 1), () => ({ kind: "crash", ...crash(random) })],
     [mood.crashes * 2, () => ({ kind: "cut", after: below(random, pick(random, [3, 10, 60])), ...crash(random) })],
     [mood.crashes * 4, () => ({ kind: "peek", seed: random.u32(), count: 1 + below(random, 4) })],
-    [mood.faults / 2, () => ({ kind: "rot", seed: random.u32() })],
-    [mood.faults, () => fault(random)],
+    [mood.crashes * 4, () => ({ kind: "watch", count: 1 + below(random, pick(random, [4, 30])), seed: random.u32() })],
     [
-      mood.sends,
-      () => ({ kind: "send", name: pick(random, snapshots.size > 0 ? [...snapshots.keys()] : SNAPSHOT_NAMES) }),
+      host.provenSeq > volume.committed.logSeq ? mood.durability : mood.faults / 2,
+      () => ({ kind: "rot", seed: random.u32() }),
     ],
+    [mood.faults, () => fault(random)],
+    [mood.sends, () => ({ kind: "send", name: pick(random, snapshots.size > 0 ? [...snapshots.keys()] : mood.names) })],
     [mood.sends * 3, () => ({ kind: "receive", frames: 1 + below(random, 4), checkpoint: below(random, 2) === 0 })],
     [mood.sends * 2, () => ({ kind: "cutOther", after: below(random, 6), seed: random.u32() })],
   ];
@@ -110,6 +121,18 @@ function crash(random: Random): Crash {
   return { how: below(random, 4) === 0 ? "kill" : "power", seed: random.u32(), again };
 }
 
+/** Writes what is free but for a few blocks, or as much as can be. */
+function fill(random: Random, { model, fs }: World): Operation {
+  const files = pathsOf(model).filter(({ node }) => node.kind === "file");
+  const [found] = files.length === 0 ? [] : [pick(random, files)];
+  if (found === undefined) return { kind: "create", path: "/a", mode: 0o644, uid: 0 };
+  const blocks = fs.status().availableNowBlocks - below(random, 6);
+  const length = Math.max(1, Math.min(FILL_BYTES_MAX, blocks * BLOCK_BYTES - below(random, 2) * 100));
+  const end = found.node.data.length;
+  const offset = pick(random, [0, end, Math.ceil(end / BLOCK_BYTES) * BLOCK_BYTES]);
+  return { kind: "write", path: found.path, offset, data: pattern(length, 1 + below(random, 255), below(random, 256)) };
+}
+
 function fsync(random: Random, world: World): Action {
   const wait = below(random, 2) === 0;
   const slot = below(random, 2 * SLOTS);
@@ -117,8 +140,8 @@ function fsync(random: Random, world: World): Action {
   return { kind: "fsync", path: somePath(random, world, pick(random, ["file", "file", "directory"])), wait };
 }
 
-function changeSnapshots(random: Random, there: readonly string[]): Action {
-  const name = pick(random, SNAPSHOT_NAMES);
+function changeSnapshots(random: Random, names: readonly string[], there: readonly string[]): Action {
+  const name = pick(random, names);
   const old = there.length === 0 ? name : pick(random, there);
   switch (below(random, 9)) {
     case 0:

@@ -53,8 +53,10 @@ export interface HostOptions {
 
 export interface Host {
   readonly cpInFlight: boolean;
-  /** Frames that have become durable. */
-  readonly frames: number;
+  /** One copy of fsinfo is that of the consistency point on its way, the other is not. */
+  readonly isBetweenCopies: boolean;
+  /** Up to this change no rot in the log can pass for its end. */
+  readonly provenSeq: number;
   /** Does a frame of the log refer to the block? */
   isReferred(vbn: number): boolean;
   /** Begins a consistency point; one must not be on its way. */
@@ -66,7 +68,7 @@ export interface Host {
   /** Until nothing is on its way. */
   settle(): void;
   /** Until everything changed so far is durable. */
-  finish(): void;
+  finish(cause?: CpCause): void;
   /** A caller waits until `at` is durable, which makes `version` durable. A frame is on its way to that, if it can be. */
   wait(at: DurableAt, version: number): void;
   /** Until that is so, by whatever makes it so. */
@@ -81,7 +83,7 @@ export function openHost(options: HostOptions): Host {
   let writing: FramesInFlight | undefined;
   let referred: Referred[] = [];
   let framedSeq = 0;
-  let frames = 0;
+  let provenSeq = 0;
   let waiting: Waiting[] = [];
 
   function isDurable(at: DurableAt): boolean {
@@ -156,11 +158,12 @@ export function openHost(options: HostOptions): Host {
       return true;
     }
     const written = writing.frames;
+    const provenBefore = framedSeq;
     framedSeq = writeFrames(written, framedSeq, (vbn, buffers) => {
-      device.writeDurable(vbn, Uint8Array.from(Buffer.concat(buffers)));
+      volume.logDevice.writeDurable(vbn, Uint8Array.from(Buffer.concat(buffers)));
     });
+    provenSeq = provenBefore;
     writing = undefined;
-    frames += written.length;
     for (const frame of written) referred.push({ seq: frame.lastSeq, vbns: blocksOf(frame) });
     trace(`  ${written.length} frames of the log: changes up to ${framedSeq} are durable`);
     acknowledge();
@@ -175,8 +178,11 @@ export function openHost(options: HostOptions): Host {
     get cpInFlight(): boolean {
       return inFlight !== undefined;
     },
-    get frames(): number {
-      return frames;
+    get isBetweenCopies(): boolean {
+      return inFlight?.stage === "first copy";
+    },
+    get provenSeq(): number {
+      return provenSeq;
     },
     isReferred: (vbn) => referred.some(({ vbns }) => vbns.has(vbn)),
     advanceLog(): void {
@@ -188,9 +194,9 @@ export function openHost(options: HostOptions): Host {
     },
     advance,
     settle,
-    finish(): void {
+    finish(cause = "sync"): void {
       settle();
-      freeze("sync");
+      freeze(cause);
       settle();
     },
     wait(at, version): void {

@@ -12,7 +12,7 @@ import {
   modelNodeAt,
   type Operation,
 } from "../support/model-fs.ts";
-import { peek, recover, rot } from "./crashes.ts";
+import { peek, recover, rot, watch } from "./crashes.ts";
 import { digestOfReal } from "./digest.ts";
 import { openListing } from "./listing.ts";
 import { type Action, encodeHistory, type History, type Setup, type Step } from "./steps.ts";
@@ -64,8 +64,8 @@ export function runAndRecord(
   return { history: { setup, steps }, counts: countsOf(world), failure };
 }
 
-function countsOf({ counts, other }: World): Counts {
-  return { ...counts, transfers: other.transfers, otherCrashes: other.crashes };
+function countsOf({ counts, looks, other }: World): Counts {
+  return { ...counts, alike: looks.known, transfers: other.transfers, otherCrashes: other.crashes };
 }
 
 const ORIGIN_SECONDS = 1_100_000_000;
@@ -113,7 +113,7 @@ function finish(world: World): void {
   const isReclaimed = reclaimAll(world);
   world.host.finish();
   compareWorld(world);
-  peek(world, { seed: 0, count: 1 });
+  peek(world, 0);
   // Nobody uses what has no name any more, so it has been freed.
   if (isReclaimed) assert.equal(world.volume.status().usedInodes, inodesOf(world.model), "inodes in use");
 }
@@ -173,7 +173,8 @@ function act(world: World, action: Action): void {
       quietly(world, () => compareWorld(world));
       break;
     case "reopen":
-      world.host.finish();
+      world.host.finish("unmount");
+      world.isLogApart = action.apart;
       show(world, openDisk(world), contentOf(world) as Version);
       quietly(world, () => compareWorld(world));
       break;
@@ -195,7 +196,10 @@ function act(world: World, action: Action): void {
       world.disk.cutAfter(action.after);
       break;
     case "peek":
-      peek(world, action);
+      for (let i = 0; i < action.count; i++) peek(world, action.seed + i);
+      break;
+    case "watch":
+      watch(world, action);
       break;
     case "rot":
       rot(world, action);

@@ -30,10 +30,12 @@ test("after a crash at any point the volume is a version that is new enough, wit
     crashes: 3 * FIXED_RUNS,
     again: 20,
     peeks: 10 * FIXED_RUNS,
+    alike: 10,
     consistencyPoints: 5 * FIXED_RUNS,
     fullAnswers: 20,
     refusals: 5,
     rotten: 5,
+    rottenLogs: 5,
     transfers: 2,
     otherCrashes: 1,
   };

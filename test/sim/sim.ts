@@ -82,9 +82,11 @@ function tellResult(runs: number, counts: Counts, first: number, seconds: number
     crashes,
     again,
     peeks,
+    alike,
     consistencyPoints,
     refusals,
     rotten,
+    rottenLogs,
     transfers,
     otherCrashes,
     fullAnswers,
@@ -92,8 +94,8 @@ function tellResult(runs: number, counts: Counts, first: number, seconds: number
   const all = crashes + peeks + otherCrashes;
   process.stdout.write(
     `${runs} histories from seed ${first} in ${seconds.toFixed(1)} s: ${operations} operations, ${consistencyPoints} consistency points, ` +
-      `${all} crashes (${crashes} lived through, ${again} of them in recovery, ${peeks} looked at, ${otherCrashes} at the other end), ` +
-      `${fullAnswers} times full, ${refusals} refused by the disk, ${rotten} rotten disks, ${transfers} transfers; ` +
+      `${all} crashes (${crashes} lived through, ${again} of them in recovery, ${peeks} looked at, ${alike} of them like one before, ${otherCrashes} at the other end), ` +
+      `${fullAnswers} times full, ${refusals} refused by the disk, ${rotten} rotten disks, ${rottenLogs} rotten logs, ${transfers} transfers; ` +
       `${Math.round((all / seconds) * 60)} crashes a minute; no fault\n`,
   );
 }

@@ -40,7 +40,9 @@ export type Action =
   | { readonly kind: "cp" }
   /** The same with a frame of the change log. */
   | { readonly kind: "log" }
-  | { readonly kind: "relieve" | "reclaim" | "compare" | "reopen" }
+  | { readonly kind: "relieve" | "reclaim" | "compare" }
+  /** Unmounts and mounts again, with the change log in the volume or apart. */
+  | { readonly kind: "reopen"; readonly apart: boolean }
   | { readonly kind: "snapshot"; readonly what: "create" | "delete" | "restore"; readonly name: string }
   | { readonly kind: "snapshot"; readonly what: "rename"; readonly name: string; readonly into: string }
   /** Reads more names of a directory that is being read, or begins to. */
@@ -51,6 +53,8 @@ export type Action =
   | ({ readonly kind: "cut"; readonly after: number } & Crash)
   /** Looks at what crashes now would leave, and goes on. */
   | { readonly kind: "peek"; readonly seed: number; readonly count: number }
+  /** Looks at what crashes in the middle of the next writes and flushes would leave. */
+  | { readonly kind: "watch"; readonly count: number; readonly seed: number }
   /** Looks at what is left of a copy with flipped bits and unreadable blocks. */
   | { readonly kind: "rot"; readonly seed: number }
   | ({ readonly kind: "fault" } & Fault)

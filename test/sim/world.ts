@@ -15,11 +15,12 @@ import { prng, type Random } from "../../src/core/prng.ts";
 import type { BlockDevice } from "../../src/device/block-device.ts";
 import { decodeFsinfo } from "../../src/format/fsinfo.ts";
 import type { FileRootRecord } from "../../src/format/inode.ts";
+import type { SnapshotRecord } from "../../src/format/snapshot-record.ts";
 import { type OpenFileSystem, openFileSystem } from "../../src/fs/active.ts";
 import { readFsinfo } from "../../src/volume/fsinfo-copies.ts";
 import { openVolume } from "../../src/volume/open.ts";
 import type { Volume } from "../../src/volume/volume.ts";
-import { type CrashDevice, crashDevice, guardedDevice, type MemoryDevice } from "../support/devices.ts";
+import { type CrashDevice, crashDevice, guardedDevice, memoryDevice, powerSupply } from "../support/devices.ts";
 import { assertEqual, forgetful, type Slots } from "../support/fs-paths.ts";
 import { copyModel, type Model } from "../support/model-fs.ts";
 import { protectedBlocks } from "../support/protected-blocks.ts";
@@ -28,6 +29,7 @@ import { type Digest, digestOfModel, digestOfReal } from "./digest.ts";
 import { type FaultyDevice, faultyDevice } from "./faults.ts";
 import { type Host, openHost } from "./host.ts";
 import type { Listing } from "./listing.ts";
+import { type Image, type Looks, openLooks } from "./looks.ts";
 import { type Other, openOther } from "./other-volume.ts";
 import type { Crash, Setup } from "./steps.ts";
 
@@ -56,10 +58,14 @@ export interface Counts {
   again: number;
   /** Crashes that were looked at, and the history went on without them. */
   peeks: number;
+  /** Those of them that left in all blocks that count what one before had left. */
+  alike: number;
   consistencyPoints: number;
   fullAnswers: number;
   refusals: number;
   rotten: number;
+  /** Logs with rot in a frame that was acknowledged. */
+  rottenLogs: number;
   transfers: number;
   otherCrashes: number;
 }
@@ -79,6 +85,9 @@ export interface World {
   readonly counts: Counts;
   readonly other: Other;
   disk: CrashDevice;
+  /** Where the change log is when it is not in the volume. */
+  log: CrashDevice;
+  isLogApart: boolean;
   faults: FaultyDevice;
   volume: Volume;
   fs: OpenFileSystem;
@@ -105,18 +114,30 @@ export interface World {
   listing: Listing | undefined;
   /** The crash that comes when the device has done its count. */
   armed: Crash | undefined;
+  readonly looks: Looks<Seen>;
+  readonly checks: Looks<void>;
   /** States by their roots: what hangs below is told by checksums, and has been read once. */
   readonly knownRoots: Map<string, Digest>;
 }
 
+/** What a disk has, as an opening for writing shows it. */
+export interface Seen {
+  /** Of the consistency point that was found. */
+  readonly cpCount: number;
+  readonly digest: Digest;
+  /** By name. */
+  readonly snapshots: ReadonlyMap<string, Digest>;
+}
+
 /** Roots that are remembered. */
 const ROOTS_MAX = 4096;
+const LOG_UUID = new Uint8Array(16).fill(9);
+const LOG_BLOCKS = 25;
 
 export function openWorld(setup: Setup, trace: (line: string) => void): World {
   const clock = manualClock({ seconds: 1_100_000_000, nanoseconds: 0 });
   const base = baseVolume(setup);
   const first: Version = { number: 0, model: copyModel(base.model), digest: digestOfModel(base.model) };
-  const disk = crashDevice({ random: prng(0), base: base.device });
   const world = {
     setup,
     clock,
@@ -127,10 +148,12 @@ export function openWorld(setup: Setup, trace: (line: string) => void): World {
       crashes: 0,
       again: 0,
       peeks: 0,
+      alike: 0,
       consistencyPoints: 0,
       fullAnswers: 0,
       refusals: 0,
       rotten: 0,
+      rottenLogs: 0,
       transfers: 0,
       otherCrashes: 0,
     },
@@ -145,24 +168,39 @@ export function openWorld(setup: Setup, trace: (line: string) => void): World {
     inFlight: undefined,
     listing: undefined,
     armed: undefined,
+    looks: openLooks(),
+    checks: openLooks(),
+    isLogApart: false,
     knownRoots: new Map(),
   } as unknown as World;
   const { cpCount } = openVolume({ device: base.device, clock, random: prng(1), writable: false }).committed;
   world.durable = { cpCount, version: 0, snapshots: new Map() };
-  attach(world, disk);
-  show(world, openOn(world, devicesOf(world)), first);
+  attach(world, { disk: base.device, log: memoryDevice(LOG_BLOCKS) });
+  show(world, openDisk(world), first);
   return world;
 }
 
-/** From here on this is the disk. */
-export function attach(world: World, disk: CrashDevice): void {
-  world.disk = disk;
-  world.faults = faultyDevice(disk);
-  world.guards = [protectedBlocks(disk, readFsinfo(disk))];
+/** From here on these are the disks. All that is on them is durable. */
+export function attach(world: World, image: Image): void {
+  const power = powerSupply();
+  world.disk = crashDevice({ random: prng(0), base: image.disk, power });
+  world.log = crashDevice({ random: prng(0), base: image.log, power });
+  goOn(world);
 }
 
-function devicesOf(world: World): BlockDevice {
-  return guardedDevice(world.faults, (vbn) => world.guards.some((guard) => guard(vbn)) || world.isReferred(vbn));
+/** The process has died, the host lives: these are the disks still. */
+export function goOn(world: World): void {
+  world.disk.cutAfter(Number.POSITIVE_INFINITY);
+  world.faults = faultyDevice(world.disk);
+  world.guards = [protectedBlocks(world.disk, readFsinfo(world.disk))];
+}
+
+export function contentsOf({ disk, log }: World): Image {
+  return { disk: disk.contents(), log: log.contents() };
+}
+
+export function crashOf({ disk, log, isLogApart }: World, random: Random): Image {
+  return { disk: disk.crash(random), log: isLogApart ? log.crash(random) : log.contents() };
 }
 
 export interface Opened {
@@ -171,14 +209,29 @@ export interface Opened {
 }
 
 /** Opens for writing, as a mount does. */
-export function openOn({ setup, clock, random }: World, device: BlockDevice): Opened {
-  const volume = openVolume({ device, clock, random, writable: true, cacheBytesMax: setup.cacheBytes });
+export function openOn(
+  { setup, clock, isLogApart }: World,
+  random: Random,
+  disk: BlockDevice,
+  log: BlockDevice,
+): Opened {
+  const logDevice = isLogApart ? { device: log, uuid: LOG_UUID } : undefined;
+  const volume = openVolume({
+    device: disk,
+    clock,
+    random,
+    writable: true,
+    cacheBytesMax: setup.cacheBytes,
+    logDevice,
+  });
   return { volume, fs: openFileSystem({ volume, clock, accessTimes: setup.accessTimes }) };
 }
 
 /** Opens what is on the disk for the history to go on. */
 export function openDisk(world: World): Opened {
-  return openOn(world, devicesOf(world));
+  const { faults, random } = world;
+  const isGuarded = (vbn: number): boolean => world.guards.some((guard) => guard(vbn)) || world.isReferred(vbn);
+  return openOn(world, random, guardedDevice(faults, isGuarded), world.log);
 }
 
 /** Goes on with what was opened, which is this version. */
@@ -197,7 +250,7 @@ export function show(world: World, { volume, fs }: Opened, version: Version): vo
   world.host = openHost({
     volume,
     fs: world.fs,
-    device: world.volume.device,
+    device: volume.device,
     trace: world.trace,
     onAcknowledged: (number) => acknowledge(world, number),
     onFrozen: ({ fsinfo, cpCount }) => {
@@ -240,14 +293,13 @@ export function acknowledge(world: World, number: number): void {
 }
 
 /** What a state on a disk is by the model: one of the versions from `oldest` on. Fails when it is none. */
-export function identify(world: World, { fs }: Opened, oldest: number, known: Digest | undefined): Version {
-  const found = known ?? digestOfReal(fs);
+export function identify(world: World, digest: Digest, oldest: number, opened: () => Opened): Version {
   const candidates = world.versions.filter(({ number }) => number >= oldest);
-  const version = candidates.findLast(({ digest }) => digest === found);
+  const version = candidates.findLast((one) => one.digest === digest);
   if (version !== undefined) return version;
-  const older = world.versions.find(({ digest }) => digest === found);
+  const older = world.versions.find((one) => one.digest === digest);
   assert(older === undefined, `version ${older?.number} has come back, and ${oldest} had been acknowledged`);
-  return explain(fs, candidates);
+  return explain(opened().fs, candidates);
 }
 
 /** Says in what way the filesystem differs from what it must be, one of these. */
@@ -263,38 +315,59 @@ export function explain(fs: OpenFileSystem, candidates: readonly Content[]): nev
   assert.fail(`the filesystem is none of ${candidates.length} versions; from the last one: ${differences.at(-1)}`);
 }
 
-/** All snapshots are there, and each is as it was taken. */
-export function compareSnapshots(world: World, { volume }: Opened, expected: ReadonlyMap<string, Content>): void {
-  const { clock, knownRoots } = world;
+/** What was opened, and is a state of a consistency point: either that of the disk, or what a replay has made of it. */
+export function see(world: World, { volume, fs }: Opened, cpCount: number): Seen {
+  return {
+    cpCount,
+    digest: digestAt(world, volume.committed.inodeFile, () => fs),
+    snapshots: snapshotDigests(world, volume),
+  };
+}
+
+function snapshotDigests(world: World, volume: Volume): ReadonlyMap<string, Digest> {
   const records = volume.snapshots().filter(({ name }) => name !== FILLER);
-  assert.deepEqual(records.map(({ name }) => name).toSorted(), [...expected.keys()].toSorted(), "names of snapshots");
-  for (const record of records) {
-    const { digest, model } = expected.get(record.name) as Content;
-    const key = rootKey(record.root);
-    const fs = (): OpenFileSystem => openFileSystem({ volume, clock, snapshot: record, readOnly: true });
-    const found = knownRoots.get(key) ?? remember(world, key, digestOfReal(fs()));
-    if (found === digest) continue;
-    assertEqual(fs(), model);
-    assert.fail(`inode numbers in snapshot ${record.name} differ`);
+  return new Map(
+    records.map((record) => [record.name, digestAt(world, record.root, () => snapshotOf(world, volume, record))]),
+  );
+}
+
+function snapshotOf({ clock }: World, volume: Volume, snapshot: SnapshotRecord): OpenFileSystem {
+  return openFileSystem({ volume, clock, snapshot, readOnly: true });
+}
+
+function digestAt(world: World, root: FileRootRecord, fs: () => OpenFileSystem): Digest {
+  const key = rootKey(root);
+  return world.knownRoots.get(key) ?? remember(world, key, digestOfReal(fs()));
+}
+
+/** All snapshots are there, and each is as it was taken. */
+export function compareSnapshots(
+  world: World,
+  found: ReadonlyMap<string, Digest>,
+  expected: ReadonlyMap<string, Content>,
+  opened: () => Opened,
+): void {
+  assert.deepEqual([...found.keys()].toSorted(), [...expected.keys()].toSorted(), "names of snapshots");
+  for (const [name, { digest, model }] of expected) {
+    if (found.get(name) === digest) continue;
+    const { volume } = opened();
+    assertEqual(snapshotOf(world, volume, volume.findSnapshot(name) as SnapshotRecord), model);
+    assert.fail(`inode numbers in snapshot ${name} differ`);
   }
 }
 
-export function remember({ knownRoots }: World, key: string, digest: Digest): Digest {
+function remember({ knownRoots }: World, key: string, digest: Digest): Digest {
   if (knownRoots.size >= ROOTS_MAX) knownRoots.clear();
   knownRoots.set(key, digest);
   return digest;
 }
 
-export function rootKey({ sizeBytes, pointers }: FileRootRecord): string {
+function rootKey({ sizeBytes, pointers }: FileRootRecord): string {
   return `${sizeBytes} ${Buffer.from(pointers).toString("latin1")}`;
 }
 
 /** The filesystem and the snapshots are what the model says. */
 export function compareWorld(world: World): void {
   if (digestOfReal(world.fs) !== contentOf(world).digest) explain(world.fs, [contentOf(world)]);
-  compareSnapshots(world, world, world.snapshots);
-}
-
-export function newDisk(image: MemoryDevice): CrashDevice {
-  return crashDevice({ random: prng(0), base: image });
+  compareSnapshots(world, snapshotDigests(world, world.volume), world.snapshots, () => world);
 }

@@ -175,11 +175,25 @@ export function erringDevice(device: BlockDevice, fails: () => "EIO" | "ENOSPC" 
   );
 }
 
-export interface CrashDevice extends BlockDevice {
+/** What feeds the disks of one host: it goes for all of them at once. */
+export interface Power {
   /** Writes and flushes done so far: a workload run once tells how many points there are to crash at. */
+  operations: number;
+  /** Until it goes. */
+  left: number;
+}
+
+export function powerSupply(): Power {
+  return { operations: 0, left: Number.POSITIVE_INFINITY };
+}
+
+export interface CrashDevice extends BlockDevice {
+  /** Of its power. */
   readonly operations: number;
   /** The operation after `operations` more of them is cut: it throws PowerCut, and what it wrote may be there or not. */
   cutAfter(operations: number): void;
+  /** Calls this in the middle of each operation, when what it writes may be there or not. */
+  watch(look: (() => void) | undefined): void;
   /** What a power cut now leaves on the disk. Asks randomness each time; this device is not changed. */
   crash(random?: Random): MemoryDevice;
   /** What is read now, flushed or not: what the disk holds when the process dies and the host lives. */
@@ -190,28 +204,29 @@ export interface CrashOptions {
   readonly random: Random;
   /** Contents at the start, all durable; taken over, not copied. */
   readonly base: MemoryDevice;
+  /** Default: its own. */
+  readonly power?: Power;
 }
 
 /** Remembers what was written since the last flush, and can lose any of it. */
-export function crashDevice({ random, base }: CrashOptions): CrashDevice {
+export function crashDevice({ random, base, power = powerSupply() }: CrashOptions): CrashDevice {
   const current = base;
   const durable = base.clone();
   /** Every version that a block got since the last flush, the oldest first. */
   const pending = new Map<number, Uint8Array[]>();
   const { blockCount } = base;
-  let operations = 0;
-  let left = Number.POSITIVE_INFINITY;
+  let look: (() => void) | undefined;
 
-  /** True: this operation is the one that is cut. */
-  function spend(): boolean {
-    if (left < 0) throw new PowerCut("the power is gone");
-    operations += 1;
-    left -= 1;
-    return left < 0;
+  function begin(): void {
+    if (power.left < 0) throw new PowerCut("the power is gone");
+    power.operations += 1;
+    power.left -= 1;
   }
 
-  function cut(): never {
-    throw new PowerCut(`power cut at device operation ${operations}`);
+  /** What the operation writes is under way. This is where it is cut. */
+  function pass(): void {
+    if (power.left < 0) throw new PowerCut(`power cut at device operation ${power.operations}`);
+    look?.();
   }
 
   function remember(vbn: number, count: number, from: Uint8Array, offset: number): void {
@@ -227,32 +242,33 @@ export function crashDevice({ random, base }: CrashOptions): CrashDevice {
   return {
     blockCount,
     get operations(): number {
-      return operations;
+      return power.operations;
     },
     read(vbn, count, into, offset): void {
-      if (left < 0) throw new PowerCut("the power is gone");
+      if (power.left < 0) throw new PowerCut("the power is gone");
       current.read(vbn, count, into, offset);
     },
     write(vbn, count, from, offset): void {
-      const last = spend();
+      begin();
       remember(vbn, count, from, offset);
-      if (last) cut();
+      pass();
     },
     writeGather(vbn, buffers): void {
-      const last = spend();
+      begin();
       gather(vbn, buffers, remember);
-      if (last) cut();
+      pass();
     },
     flush(): void {
-      if (spend()) cut();
+      begin();
+      pass();
       for (const [vbn, versions] of pending) durable.put(vbn, versions.at(-1) as Uint8Array);
       pending.clear();
     },
     writeDurable(vbn, bytes): void {
       const count = wholeBlocks(bytes);
-      const last = spend();
+      begin();
       remember(vbn, count, bytes, 0);
-      if (last) cut();
+      pass();
       for (let i = 0; i < count; i++) {
         durable.put(vbn + i, current.peek(vbn + i) as Uint8Array);
         pending.delete(vbn + i);
@@ -263,7 +279,10 @@ export function crashDevice({ random, base }: CrashOptions): CrashDevice {
     },
     close(): void {},
     cutAfter(count): void {
-      left = count;
+      power.left = count;
+    },
+    watch(watcher): void {
+      look = watcher;
     },
     crash(luck = random): MemoryDevice {
       const image = durable.clone();
