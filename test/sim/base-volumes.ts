@@ -7,7 +7,7 @@ import { ROOT_NODE } from "../../src/fs/file-system.ts";
 import { createVolume } from "../../src/volume/create.ts";
 import { openVolume } from "../../src/volume/open.ts";
 import { type MemoryDevice, memoryDevice } from "../support/devices.ts";
-import { asName, forgetful, putFile, writeAt } from "../support/fs-paths.ts";
+import { asName, errnoOf, forgetful, putFile, writeAt } from "../support/fs-paths.ts";
 import { emptyModel, type Model } from "../support/model-fs.ts";
 import type { Setup } from "./steps.ts";
 
@@ -21,14 +21,15 @@ export interface BaseVolume {
   readonly model: Model;
 }
 
-const made = new Map<number, MemoryDevice>();
+const made = new Map<string, MemoryDevice>();
 
-/** A new volume, or a filled one. */
-export function baseVolume({ blockCount, isFilled }: Setup): BaseVolume {
-  const key = isFilled ? 0 : blockCount;
+/** A new volume, one that has snapshots, or a filled one. */
+export function baseVolume({ blockCount, isFilled, snapshots }: Setup): BaseVolume {
+  const key = `${blockCount} ${isFilled} ${snapshots}`;
   let device = made.get(key);
   if (device === undefined) {
     device = isFilled ? filledVolume() : newVolume(blockCount);
+    if (snapshots > 0) takeSnapshots(device, snapshots);
     made.set(key, device);
   }
   return { device: device.clone(), model: modelOf(device) };
@@ -38,6 +39,15 @@ function newVolume(blockCount: number): MemoryDevice {
   const device = memoryDevice(blockCount);
   createVolume({ device, clock: manualClock(), random: prng(blockCount), label: "simulation" });
   return device;
+}
+
+/** As many as the table has room for, if that is fewer. */
+function takeSnapshots(device: MemoryDevice, count: number): void {
+  const volume = openVolume({ device, clock: manualClock(), random: prng(3), writable: true });
+  for (let i = 1; i <= count; i++) {
+    if (errnoOf(() => void volume.createSnapshot(`first ${i}`)) !== "") break;
+    volume.takeCp("snapshot");
+  }
 }
 
 /**

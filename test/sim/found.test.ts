@@ -8,7 +8,7 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
   {
     what: "a process dies at each of the two writes of fsinfo, and then the power goes: one of them is on the disk",
     history: `
-      {"blockCount":4096,"isFilled":false,"cacheBytes":262144,"accessTimes":"strictatime"}
+      {"blockCount":4096,"isFilled":false,"cacheBytes":262144,"accessTimes":"strictatime","snapshots":0}
       {"kind":"do","op":{"kind":"mkdir","path":"/h","mode":1533,"uid":1},"at":1013}
       {"kind":"cut","after":12,"how":"kill","seed":2461102268,"again":[0,0],"at":3532}
       {"kind":"do","op":{"kind":"mkdir","path":"/quite a long name, as they come with photographs.jpeg","mode":1533,"uid":0},"at":3569}
@@ -22,7 +22,7 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
   {
     what: "a name stays when the inode map cannot be read, which removing it changes",
     history: `
-      {"blockCount":4096,"isFilled":false,"cacheBytes":1048576,"accessTimes":"noatime"}
+      {"blockCount":4096,"isFilled":false,"cacheBytes":1048576,"accessTimes":"noatime","snapshots":0}
       {"kind":"do","op":{"kind":"mknod","path":"/b","mode":24960,"rdev":13083},"at":4938}
       {"kind":"do","op":{"kind":"rename","path":"/b","into":"/e","flags":0},"at":5006}
       {"kind":"do","op":{"kind":"create","path":"/c","mode":420,"uid":2},"at":5423}
@@ -34,7 +34,7 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
   {
     what: "an inode number is not lost when the block that its inode is in cannot be read",
     history: `
-      {"blockCount":400,"isFilled":false,"cacheBytes":1048576,"accessTimes":"strictatime"}
+      {"blockCount":400,"isFilled":false,"cacheBytes":1048576,"accessTimes":"strictatime","snapshots":0}
       {"kind":"do","op":{"kind":"symlink","path":"/g","target":"tttttttt"},"at":28}
       {"kind":"do","op":{"kind":"unlink","path":"/g"},"at":156}
       {"kind":"cp","at":302}
@@ -47,7 +47,7 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
   {
     what: "an fsync after a restore waits for the consistency point that makes the restore durable",
     history: `
-      {"blockCount":192,"isFilled":false,"cacheBytes":262144,"accessTimes":"relatime"}
+      {"blockCount":192,"isFilled":false,"cacheBytes":262144,"accessTimes":"relatime","snapshots":0}
       {"kind":"do","op":{"kind":"mkdir","path":"/quite a long name, as they come with photographs.jpeg","mode":493,"uid":1},"at":2241}
       {"kind":"snapshot","what":"create","name":"two","at":2695}
       {"kind":"do","op":{"kind":"mkdir","path":"/z{*255}","mode":1533,"uid":0},"at":2787}
@@ -59,7 +59,7 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
   {
     what: "the power goes while a snapshot is received that holds what the one before holds",
     history: `
-      {"blockCount":800,"isFilled":false,"cacheBytes":262144,"accessTimes":"strictatime"}
+      {"blockCount":800,"isFilled":false,"cacheBytes":262144,"accessTimes":"strictatime","snapshots":0}
       {"kind":"snapshot","what":"create","name":"four","at":1338}
       {"kind":"snapshot","what":"create","name":"two","at":1363}
       {"kind":"send","name":"four","at":3237}
@@ -71,7 +71,7 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
   {
     what: "a block rots that the replay of a truncation has to read",
     history: `
-      {"blockCount":4096,"isFilled":false,"cacheBytes":1048576,"accessTimes":"relatime"}
+      {"blockCount":4096,"isFilled":false,"cacheBytes":1048576,"accessTimes":"relatime","snapshots":0}
       {"kind":"do","op":{"kind":"create","path":"/d","mode":420,"uid":0},"at":571}
       {"kind":"do","op":{"kind":"write","path":"/d","offset":0,"data":{"pattern":[3145728,146,245]}},"at":788}
       {"kind":"do","op":{"kind":"write","path":"/d","offset":3145728,"data":{"pattern":[3145728,160,180]}},"at":834}

@@ -1,18 +1,15 @@
 /** Making histories up: what comes next, by chance and by what there is. Everything follows from the seed. */
-import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { below, prng, type Random } from "../../src/core/prng.ts";
-import type { Operation } from "../support/model-fs.ts";
 import { FILLED_BLOCKS } from "./base-volumes.ts";
 import { pathsOf, pick, randomOperation, SLOTS } from "./operations.ts";
-import { type Action, type Crash, pattern, type Setup, type Step } from "./steps.ts";
+import { fill, randomScript, type Script } from "./scripts.ts";
+import type { Action, Crash, Setup, Step } from "./steps.ts";
 import type { World } from "./world.ts";
 
 /** One history in so many begins with a volume whose first region is full. */
 const FILLED_EVERY = 40;
 /** With 20 snapshots the table has several blocks. */
 const SNAPSHOT_NAMES = ["one", "two", "three", "four", ...Array.from({ length: 16 }, (_, i) => `snapshot ${i + 5}`)];
-/** Written at once to fill a volume up. */
-const FILL_BYTES_MAX = 3 << 20;
 
 export interface Generator {
   readonly setup: Setup;
@@ -28,16 +25,18 @@ export function generator(seed: number): Generator {
     isFilled,
     cacheBytes: pick(random, [1 << 18, 1 << 20]),
     accessTimes: pick(random, ["relatime", "strictatime", "noatime"]),
+    snapshots: isFilled ? 0 : pick(random, [0, 0, 0, 15, 30]),
   };
   const sizeMax = Math.max(5000, Math.min(300_000, blockCount * pick(random, [16, 64, 400])));
   const left = pick(random, [30, 60, 150, 400]);
+  const scriptEvery = pick(random, [10, 30, 1000]);
   /** Some histories go mostly by consistency points, some mostly by fsync, some have hardly a crash, some little else; some fill up. */
   const mood: Mood = {
     sizeMax,
     consistencyPoints: pick(random, [2, 20, 20]),
     durability: pick(random, [2, 10, 40]),
     crashes: pick(random, [1, 4, 10]),
-    faults: pick(random, [0, 1, 4]),
+    faults: pick(random, [0, 2, 8]),
     fills: pick(random, [0, 3, 12]),
     snapshots: pick(random, [0, 3, 10, 40]),
     names: SNAPSHOT_NAMES.slice(0, pick(random, [2, 4, 20])),
@@ -45,13 +44,17 @@ export function generator(seed: number): Generator {
   };
   let steps = 0;
   let at = 0;
+  let script: Script = [];
   return {
     setup,
     next: (world) => {
       if (steps === left) return undefined;
       steps += 1;
       at += 1 + below(random, 30);
-      return { ...nextAction(random, world, mood), at };
+      if (script.length === 0 && below(random, scriptEvery) === 0) script = randomScript(random);
+      const [first, ...rest] = script;
+      script = rest;
+      return { ...(first?.(world) ?? nextAction(random, world, mood)), at };
     },
   };
 }
@@ -119,18 +122,6 @@ function nextAction(random: Random, world: World, mood: Mood): Action {
 function crash(random: Random): Crash {
   const again = Array.from({ length: pick(random, [0, 0, 0, 1, 1, 2]) }, () => below(random, pick(random, [2, 8])));
   return { how: below(random, 4) === 0 ? "kill" : "power", seed: random.u32(), again };
-}
-
-/** Writes what is free but for a few blocks, or as much as can be. */
-function fill(random: Random, { model, fs }: World): Operation {
-  const files = pathsOf(model).filter(({ node }) => node.kind === "file");
-  const [found] = files.length === 0 ? [] : [pick(random, files)];
-  if (found === undefined) return { kind: "create", path: "/a", mode: 0o644, uid: 0 };
-  const blocks = fs.status().availableNowBlocks - below(random, 6);
-  const length = Math.max(1, Math.min(FILL_BYTES_MAX, blocks * BLOCK_BYTES - below(random, 2) * 100));
-  const end = found.node.data.length;
-  const offset = pick(random, [0, end, Math.ceil(end / BLOCK_BYTES) * BLOCK_BYTES]);
-  return { kind: "write", path: found.path, offset, data: pattern(length, 1 + below(random, 255), below(random, 256)) };
 }
 
 function fsync(random: Random, world: World): Action {

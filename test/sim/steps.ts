@@ -11,6 +11,8 @@ export interface Setup {
   readonly isFilled: boolean;
   readonly cacheBytes: number;
   readonly accessTimes: AccessTimes;
+  /** That there are at the start. */
+  readonly snapshots: number;
 }
 
 /** How the world ends for the process: the host loses its power, or lives on with what was written but not flushed. */

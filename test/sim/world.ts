@@ -173,8 +173,10 @@ export function openWorld(setup: Setup, trace: (line: string) => void): World {
     isLogApart: false,
     knownRoots: new Map(),
   } as unknown as World;
-  const { cpCount } = openVolume({ device: base.device, clock, random: prng(1), writable: false }).committed;
-  world.durable = { cpCount, version: 0, snapshots: new Map() };
+  const volume = openVolume({ device: base.device, clock, random: prng(1), writable: false });
+  const names = volume.snapshots().map(({ name }) => name);
+  const snapshots = new Map(names.filter((name) => name !== FILLER).map((name) => [name, first]));
+  world.durable = { cpCount: volume.committed.cpCount, version: 0, snapshots };
   attach(world, { disk: base.device, log: memoryDevice(LOG_BLOCKS) });
   show(world, openDisk(world), first);
   return world;

@@ -1,0 +1,100 @@
+/** Short sequences of steps that chance alone seldom makes. Each next step is made up when it is its turn. */
+import { BLOCK_BYTES } from "../../src/core/block.ts";
+import { below, type Random } from "../../src/core/prng.ts";
+import { modelNodeAt, type Operation } from "../support/model-fs.ts";
+import { pathsOf, pick, SLOTS } from "./operations.ts";
+import { type Action, pattern } from "./steps.ts";
+import type { World } from "./world.ts";
+
+export type Script = readonly ((world: World) => Action)[];
+
+/** Written at once to fill a volume up. */
+const FILL_BYTES_MAX = 3 << 20;
+/** Less than goes to the disk at once. */
+const SMALL_BYTES = 15 * BLOCK_BYTES;
+/** More than it takes to fill a small volume, or its log. */
+const SMALL_WRITES = 16;
+
+const cp = (): Action => ({ kind: "cp" });
+const fsync = (): Action => ({ kind: "fsync", path: "/", wait: true });
+const times = (count: number, some: Script): Script => Array.from({ length: count }, () => some).flat();
+
+export function randomScript(random: Random): Script {
+  const peek = (): Action => ({ kind: "peek", seed: random.u32(), count: 3 });
+  const watch = (): Action => ({ kind: "watch", count: 30, seed: random.u32() });
+  const change = ({ model }: World): Action => ({
+    kind: "do",
+    op: { kind: "chmod", path: pathsOf(model)[0]?.path ?? "/", mode: below(random, 0o1000) },
+  });
+  switch (below(random, 6)) {
+    case 0: // what a frame refers to is given up, and all that is free is used
+      return [write, fsync, pick(random, [remove, cut]), write, write, peek];
+    case 1: // dirty blocks are all that fills the volume
+      return [...times(SMALL_WRITES, [append]), remove, watch, ...times(5, [cp])];
+    case 2: // frames around the ring while a consistency point is on its way
+      return [fsync, cp, watch, ...times(SMALL_WRITES, [change, fsync]), peek];
+    case 3: // a write of several frames is torn, and the ones after it are like them
+      return [
+        fsync,
+        ...times(3, [change, (): Action => ({ kind: "sync", wait: false })]),
+        (): Action => ({ kind: "cut", after: 0, how: "power", seed: random.u32(), again: [] }),
+        (): Action => ({ kind: "log" }),
+        ...times(2, [change, fsync, peek]),
+      ];
+    case 4: // many records of the snapshot table in one consistency point
+      return [...times(SMALL_WRITES / 2, [changeSnapshot]), watch, ...times(6, [cp])];
+    default: // a file without a name gets one
+      return [
+        fsync,
+        (): Action => ({ kind: "do", op: { kind: "tmpfile", path: "/", slot: SLOTS, excl: false } }),
+        (): Action => ({ kind: "do", op: { kind: "linkSlot", slot: SLOTS, into: "/b" } }),
+        fsync,
+        peek,
+      ];
+  }
+
+  function cut(world: World): Action {
+    return { kind: "do", op: { kind: "truncate", path: someFile(random, world), sizeBytes: 0 } };
+  }
+
+  function remove(world: World): Action {
+    return { kind: "do", op: { kind: "unlink", path: someFile(random, world) } };
+  }
+
+  function write(world: World): Action {
+    return { kind: "do", op: fill(random, world) };
+  }
+
+  function append(world: World): Action {
+    const path = someFile(random, world);
+    const end = modelNodeAt(world.model, path)?.data.length;
+    if (end === undefined) return { kind: "do", op: { kind: "create", path, mode: 0o644, uid: 0 } };
+    return {
+      kind: "do",
+      op: { kind: "write", path, offset: end, data: pattern(SMALL_BYTES, 1 + below(random, 255), 7) },
+    };
+  }
+
+  function changeSnapshot({ snapshots }: World): Action {
+    const name = snapshots.size === 0 ? "one" : pick(random, [...snapshots.keys()]);
+    if (below(random, 2) === 0) return { kind: "snapshot", what: "delete", name };
+    return { kind: "snapshot", what: "rename", name, into: `${name}'` };
+  }
+}
+
+function someFile(random: Random, { model }: World): string {
+  const files = pathsOf(model).filter(({ node }) => node.kind === "file");
+  return files.length === 0 ? "/a" : pick(random, files).path;
+}
+
+/** Writes what is free but for a few blocks, or as much as may be written. */
+export function fill(random: Random, { model, fs }: World): Operation {
+  const files = pathsOf(model).filter(({ node }) => node.kind === "file");
+  const [found] = files.length === 0 ? [] : [pick(random, files)];
+  if (found === undefined) return { kind: "create", path: "/a", mode: 0o644, uid: 0 };
+  const blocks = fs.status().availableNowBlocks - below(random, 6);
+  const length = Math.max(1, Math.min(FILL_BYTES_MAX, blocks * BLOCK_BYTES - below(random, 2) * 100));
+  const end = found.node.data.length;
+  const offset = pick(random, [0, end, Math.ceil(end / BLOCK_BYTES) * BLOCK_BYTES]);
+  return { kind: "write", path: found.path, offset, data: pattern(length, 1 + below(random, 255), below(random, 256)) };
+}
