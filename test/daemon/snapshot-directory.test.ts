@@ -64,10 +64,11 @@ test("a snapshot has every page that was written before it was asked for, and no
   const script = `
 import os, mmap
 page = 4096
+parent = os.getpid()
 stop = os.fork()
 if stop == 0:
     beside = open('beside', 'wb')
-    while not os.path.exists('stop'): beside.seek(0); beside.write(os.urandom(1 << 20)); beside.flush()
+    while os.getppid() == parent and not os.path.exists('stop'): beside.seek(0); beside.write(os.urandom(1 << 20)); beside.flush()
     os._exit(0)
 f = open('scattered', 'w+b'); f.truncate(6000 * page)
 m = open('mapped', 'w+b'); m.truncate(2000 * page); view = mmap.mmap(m.fileno(), 0)
@@ -137,7 +138,7 @@ test("where .snapshot is listed it is read-only: what removes all that it finds 
 test("snapshots come and go beside writers, each whole", { skip }, async (t) => {
   const { volume, dir } = await mounted(t, "cp-interval=200ms");
   await shell(
-    `(i=0; while [ ! -e stop ]; do i=$((i + 1)); echo $i > a.new; mv a.new a; echo $i > b.new; mv b.new b; done) & writer=$!
+    `parent=$$; (i=0; while [ ! -e stop ] && kill -0 $parent; do i=$((i + 1)); echo $i > a.new; mv a.new a; echo $i > b.new; mv b.new b; done) & writer=$!
     for i in $(seq 60); do
       mkdir .snapshot/s$i
       [ $i -lt 6 ] || rmdir .snapshot/s$((i - 5))
