@@ -6,6 +6,7 @@
 import { randomUUID } from "node:crypto";
 import { closeSync } from "node:fs";
 import { statfs } from "node:fs/promises";
+import { BLOCK_BYTES } from "../core/block.ts";
 import { assertNever } from "../core/numbers.ts";
 import type { NodeId } from "../fs/file-system.ts";
 import { invalidateInode, isServed } from "../fuse/kernel/notify.ts";
@@ -62,7 +63,14 @@ export async function openFrontDoor(
   link: ServerLink,
   { requests, log }: { readonly requests: PathRequests; readonly log: (message: string) => void },
 ): Promise<FrontDoor> {
-  const place = { source, directory: mountPoint, readOnly: mode.kind !== "write", options: kernelOptions };
+  const { blockCount } = await link.opened;
+  const place = {
+    volumeBytes: blockCount * BLOCK_BYTES,
+    source,
+    directory: mountPoint,
+    readOnly: mode.kind !== "write",
+    options: kernelOptions,
+  };
   switch (transport) {
     case "kernel": {
       const { descriptor } = await mount(place);

@@ -45,6 +45,8 @@ export interface MountOptions {
   /** First column of the mount table: the path of the volume as the user gave it. */
   readonly source: string;
   readonly directory: string;
+  /** Size of what is mounted: bounds what the kernel keeps dirty. Default: no bound. */
+  readonly volumeBytes?: number;
   readonly readOnly?: boolean;
   /** Options of mount(8), such as noatime, nosuid, nodev. */
   readonly options?: readonly string[];
@@ -73,7 +75,8 @@ const ALWAYS_SET = new Set(["allow_other", "default_permissions"]);
 const RESERVED_OPTIONS = /^(fd|rootmode|user_id|group_id|blksize|subtype|fsname|remount|bind|move)(=|$)/;
 
 /** Mounts, and returns before anything is served. Throws UserError with the reason and what to do. */
-export async function mount({ source, directory, readOnly = false, options = [] }: MountOptions): Promise<Mounted> {
+export async function mount(how: MountOptions): Promise<Mounted> {
+  const { source, directory, readOnly = false, options = [], volumeBytes = Number.POSITIVE_INFINITY } = how;
   const target = checkedTarget(directory, options);
   const descriptor = isRoot()
     ? await mountAsRoot(source, target, [
@@ -85,7 +88,7 @@ export async function mount({ source, directory, readOnly = false, options = [] 
         ...options.filter((option) => option !== "default_permissions"),
       ]);
   const device = mountOf(target)?.device;
-  if (device !== undefined) tuneBackingDevice(device);
+  if (device !== undefined) tuneBackingDevice(device, volumeBytes);
   return { descriptor, directory: target };
 }
 

@@ -23,6 +23,7 @@ import {
 import { temporaryDirectory } from "../support/temp.ts";
 
 const skip = skipWithoutMounts();
+const VOLUME_BYTES = 256 << 20;
 
 /** What the kernel is told of a mount, in a file that it has for it; undefined: this kernel has no such file. */
 function backingDevice(dir: string, name: string): number | undefined {
@@ -47,7 +48,7 @@ async function volumeFor(t: TestContext): Promise<{ volume: string; dir: string;
   mkdirSync(other);
   unmountAfter(t, dir);
   unmountAfter(t, other);
-  await tidemarkOk(["format", volume, "--size", "256M"]);
+  await tidemarkOk(["format", volume, "--size", String(VOLUME_BYTES)]);
   return { volume, dir, other, folder };
 }
 
@@ -71,7 +72,7 @@ test("the kernel reads ahead a request, and keeps dirty pages enough to write in
   const { volume, dir } = await volumeFor(t);
   await mountVolume(t, volume, dir);
   assert.equal(backingDevice(dir, "read_ahead_kb"), 1024);
-  const wanted = Math.min(256 << 20, totalmem() / 16);
+  const wanted = Math.min(VOLUME_BYTES / 16, totalmem() / 16);
   const dirtyBytesMax = backingDevice(dir, "max_bytes") ?? wanted; // Linux 6.2 and newer; it rounds
   assert(Math.abs(dirtyBytesMax - wanted) < wanted / 100, `${dirtyBytesMax} bytes`);
 });

@@ -13,13 +13,19 @@ const READAHEAD_BYTES = PAYLOAD_BYTES_MAX;
  * Dirty pages of one mount. The kernel gives a FUSE mount 1 % of what it allows all of them together, and holds writers
  * back from half of that on: they then wait for us with every few pages, although nothing is short.
  */
-export const DIRTY_PAGES_BYTES_MAX = 256 << 20;
+const DIRTY_PAGES_BYTES_MAX = 256 << 20;
 const MEMORY_SHARE = 16;
+/** Of the volume: what may be dirty always fits when files begin to be opened without that cache (dispatch.ts, NEARLY_FULL). */
+const VOLUME_SHARE = 16;
 
-/** `device` is the number of the mount, "major:minor". */
-export function tuneBackingDevice(device: string): void {
+/** `device` is the number of the mount, "major:minor"; `volumeBytes` what it is of. */
+export function tuneBackingDevice(device: string, volumeBytes: number): void {
   wish(device, "read_ahead_kb", READAHEAD_BYTES / 1024);
-  wish(device, "max_bytes", Math.min(DIRTY_PAGES_BYTES_MAX, Math.floor(totalmem() / MEMORY_SHARE)));
+  wish(
+    device,
+    "max_bytes",
+    Math.floor(Math.min(DIRTY_PAGES_BYTES_MAX, totalmem() / MEMORY_SHARE, volumeBytes / VOLUME_SHARE)),
+  );
 }
 
 function wish(device: string, name: string, value: number): void {
