@@ -7,7 +7,7 @@
  * the files that somebody has open for writing, for whoever has closed one has had its pages written back.
  *
  * A file is opened by its node, for it may have got another name meanwhile, and has one name of many: a name that
- * begins with `nodePrefix`, of which nobody else knows, is that of the node whose number follows (fuse/kernel/dispatch.ts).
+ * begins with `nodePrefix` is that of the node whose number follows, for the daemon's own user only (fuse/kernel/dispatch.ts).
  *
  * A child does that, for a thread of this process must not wait for its own mount (knock.ts).
  */

@@ -35,22 +35,7 @@ interface Pending {
 
 export type ServerOptions = Omit<ServerStart, "wake" | "port">;
 /** Messages that are not answers. */
-export type ServerEvent = Extract<
-  FromServer,
-  {
-    readonly kind:
-      | "busy"
-      | "frozen"
-      | "held"
-      | "answered"
-      | "failed"
-      | "log"
-      | "damage"
-      | "errand"
-      | "unfinished"
-      | "stale";
-  }
->;
+export type ServerEvent = Exclude<FromServer, { readonly kind: "opened" | "result" | "refused" | "ended" }>;
 
 export function startServer(options: ServerOptions, onEvent: (event: ServerEvent) => void): ServerLink {
   const wake = new SharedArrayBuffer(4);
