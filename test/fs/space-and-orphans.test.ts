@@ -171,6 +171,31 @@ test("a full volume refuses what needs space, changes nothing then, and can be e
   }
 });
 
+test("on a full volume a file that is too large to be freed at once can be cut to nothing", () => {
+  const bench = makeBench(32768, memoryDevice(32768));
+  const { fs, volume } = bench;
+  const data = new Uint8Array(MIB).fill(7);
+  const node = putFile(fs, "/large", data);
+  for (const [path, bytes] of [
+    ["/large", data],
+    ["/small", data.subarray(0, 4096)],
+  ] as const) {
+    if (path === "/small") putFile(fs, path, bytes);
+    for (let at = bytes.length, error = ""; error === ""; at += bytes.length)
+      error = errnoOf(() => writeAt(fs, path, at, bytes));
+  }
+  volume.takeCp("space");
+  assert.equal(
+    errnoOf(() => writeAt(fs, "/small", 2 ** 30, data)),
+    "ENOSPC",
+  );
+  fs.setAttributes(node, { sizeBytes: 0 }, ROOT);
+  while (fs.reclaimSlice());
+  volume.takeCp("sync");
+  assert.ok(volume.status().availableBlocks > 20_000);
+  assertClean(bench);
+});
+
 test("zeroing a range of a file on a full volume does all of it or nothing", () => {
   const outcomes = new Set<string>();
   for (const changed of [-20, -9, -6, -3, 0, 1, 2, 3, 4, 5, 6, 8, 10]) {
