@@ -6,11 +6,10 @@
 import { randomUUID } from "node:crypto";
 import { closeSync } from "node:fs";
 import { statfs } from "node:fs/promises";
-import { BLOCK_BYTES } from "../core/block.ts";
 import { assertNever } from "../core/numbers.ts";
 import type { NodeId } from "../fs/file-system.ts";
 import { invalidateInode, isServed } from "../fuse/kernel/notify.ts";
-import { mount, mountDevice, mountNatively } from "../fuse/mount.ts";
+import { mount, mountDevice, mountNatively, run } from "../fuse/mount.ts";
 import { isFuseDescriptor } from "../fuse/native/inherited-descriptors.ts";
 import type { Ask, PathReply } from "../fuse/native/path-request.ts";
 import type { MountConfig } from "./config.ts";
@@ -27,6 +26,11 @@ export interface FrontDoor {
   serve(): Promise<void>;
   /** Resolves when everything written to the mount before the call has reached the filesystem. */
   syncPages(): Promise<void>;
+  /**
+   * The same while requests wait for it: it takes no lock of a file or directory, as opening one would, which they may hold. The
+   * pages are dropped from the kernel's cache.
+   */
+  drainPages(): Promise<void>;
   /** Nothing of this process uses the mount while something is done. */
   quietly<T>(doing: () => Promise<T>): Promise<T>;
   /** Is it mounted anywhere? Not to be asked once it is closed. */
@@ -57,15 +61,19 @@ export function pathRequests(post: (message: ToServer) => void): PathRequests {
   };
 }
 
+export interface DoorOptions {
+  readonly requests: PathRequests;
+  readonly dirtyPagesBytesMax: number;
+  readonly log: (message: string) => void;
+}
+
 /** Mounts. What the server thread may hold from then on can be sent through the door that this resolves with. */
 export async function openFrontDoor(
   { source, mountPoint, mode, transport, kernelOptions }: MountConfig,
   link: ServerLink,
-  { requests, log }: { readonly requests: PathRequests; readonly log: (message: string) => void },
+  { requests, dirtyPagesBytesMax, log }: DoorOptions,
 ): Promise<FrontDoor> {
-  const { blockCount } = await link.opened;
   const place = {
-    volumeBytes: blockCount * BLOCK_BYTES,
     source,
     directory: mountPoint,
     readOnly: mode.kind !== "write",
@@ -73,7 +81,7 @@ export async function openFrontDoor(
   };
   switch (transport) {
     case "kernel": {
-      const { descriptor } = await mount(place);
+      const { descriptor, dirtyPagesBytesMax: kept } = await mount({ ...place, dirtyPagesBytesMax });
       const drop = (node: NodeId) => invalidateInode(descriptor, node, { offset: 0, lengthBytes: 0 });
       const nodePrefix = `.tidemark-${randomUUID()}-`;
       let knocks: Knocker | undefined;
@@ -81,7 +89,7 @@ export async function openFrontDoor(
       return {
         descriptor,
         async serve(): Promise<void> {
-          link.post({ kind: "serve", descriptor, nodePrefix });
+          link.post({ kind: "serve", descriptor, nodePrefix, dirtyPagesBytesMax: kept });
           await statfs(mountPoint); // the first request is answered: it serves
           device = mountDevice(mountPoint) ?? "";
           knocks = knocker(mountPoint, link.wake, () => placeOf(device));
@@ -93,6 +101,12 @@ export async function openFrontDoor(
           const reached = await placeOf(device);
           if (reached === undefined) return; // by nobody else either
           await syncFiles({ place: reached, nodePrefix, nodes, drop });
+        },
+        async drainPages(): Promise<void> {
+          const nodes = await link.writers();
+          const reached = await placeOf(device);
+          if (reached !== undefined) await run("sync", ["-f", reached]); // begun in large requests, and not waited for
+          for (const node of nodes) await drop(node);
         },
         quietly: (doing) => (knocks === undefined ? doing() : knocks.quietly(doing)),
         isServed: () => isServed(descriptor),
@@ -109,6 +123,7 @@ export async function openFrontDoor(
           await statfs(mountPoint);
         },
         syncPages: async () => {}, // libfuse 2 has no such cache
+        drainPages: async () => {},
         quietly: (doing) => doing(),
         isServed: () => isFuseDescriptor(descriptor) && isServed(descriptor), // libfuse closes it
         close: abandon,

@@ -40,6 +40,7 @@ const changing = [
   "fsync",
   "syncAll",
   "allocate",
+  "copyRange",
   "setXattr",
   "removeXattr",
 ] as const satisfies readonly (keyof FileSystem)[];

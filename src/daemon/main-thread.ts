@@ -25,6 +25,7 @@ import assert from "node:assert/strict";
 import { fstatSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { isAbsolute } from "node:path";
+import { BLOCK_BYTES } from "../core/block.ts";
 import { errnoOf } from "../core/errors.ts";
 import { assertNever } from "../core/numbers.ts";
 import { type FileDevice, openFileDevice } from "../device/file-device.ts";
@@ -32,6 +33,7 @@ import { lockVolume } from "../device/volume-lock.ts";
 import type { ControlRequest } from "../format/control-message.ts";
 import type { Damage, DamageCounts } from "../fs/damage.ts";
 import { type DurableAt, type Name, ROOT_NODE } from "../fs/file-system.ts";
+import { limitDirtyPages } from "../fuse/kernel/backing-device.ts";
 import type { Errand } from "../fuse/kernel/connection.ts";
 import { errorReply, sendReply } from "../fuse/kernel/loop.ts";
 import { invalidateEntry, invalidateInode } from "../fuse/kernel/notify.ts";
@@ -58,6 +60,7 @@ import { startLog } from "./log-link.ts";
 import { type ServerEvent, type ServerLink, startServer } from "./server-link.ts";
 import { isVolumeRequest, syncsFirst, type VolumeSummary } from "./volume-verbs.ts";
 import { type WaitingRoom, waitingRoom } from "./waiting-room.ts";
+import { keptBlocksOf } from "./write-back-room.ts";
 
 /** How long the status waits for the server thread. */
 const STATUS_MS_MAX = 5000;
@@ -180,6 +183,12 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       case "errand":
         await runErrand(event.errand, event.request);
         return;
+      case "drain":
+        await drain(event.dirtyPagesBytesMax);
+        return;
+      case "allow":
+        limitDirtyPages(mountedAs, event.dirtyPagesBytesMax);
+        return;
       case "unfinished":
         link.post({ kind: "go-on" });
         return;
@@ -240,6 +249,12 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     }
   }
 
+  async function drain(dirtyPagesBytesMax: number): Promise<void> {
+    const kept = limitDirtyPages(mountedAs, dirtyPagesBytesMax);
+    await door?.drainPages().catch(reportError);
+    link.post({ kind: "drained", dirtyPagesBytesMax: kept });
+  }
+
   /** Something could not be made durable: the server thread must know. */
   function failed(message: string): void {
     fail(message);
@@ -258,7 +273,12 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   try {
     const opened = await link.opened;
     if (mode.kind === "write") await clearAway(config);
-    door = await openFrontDoor(config, link, { requests, log: (message) => report(state, message) });
+    const dirtyPagesBytesMax = keptBlocksOf(opened) * BLOCK_BYTES;
+    door = await openFrontDoor(config, link, {
+      requests,
+      dirtyPagesBytesMax,
+      log: (message) => report(state, message),
+    });
     await door.serve();
     mountedAs = mountDevice(mountPoint) ?? "";
     const path = socketPath({ dev, ino }, mode.kind === "write" ? undefined : process.pid);

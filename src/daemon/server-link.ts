@@ -89,6 +89,8 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
       case "log":
       case "damage":
       case "errand":
+      case "drain":
+      case "allow":
       case "unfinished":
       case "stale":
         onEvent(message);

@@ -9,6 +9,7 @@ import { plainError } from "./plain-error.ts";
 import type { Server } from "./server-state.ts";
 import { fullText, spaceOf } from "./space-holders.ts";
 import type { FromServer } from "./thread-messages.ts";
+import { type WriteBackRoom, writeBackRoom } from "./write-back-room.ts";
 
 /** Slices of deleted files that are freed for who waits for space. */
 const SPACE_SLICES = 16;
@@ -102,18 +103,30 @@ export function makeSpace(server: Server): boolean {
 }
 
 /** Tells of a full volume, and of what holds its space, now and then. */
-export function fullNotes(volume: Volume, send: (message: FromServer) => void): (error: FsError) => void {
+export function fullNotes(volume: Volume, send: (message: FromServer) => void): (error?: FsError) => void {
   let lastMs = Number.NEGATIVE_INFINITY;
   return (error) => {
     const nowMs = performance.now();
     if (nowMs - lastMs < FULL_NOTE_MS) return;
     lastMs = nowMs;
-    const isHost = error.cause !== undefined;
+    const isHost = error?.cause !== undefined;
     send({
       kind: "log",
       message: isHost ? `the disk of the host is full: ${error.message}` : fullText(spaceOf(volume)),
     });
   };
+}
+
+/** Where the kernel may keep what is written. */
+export function openRoom(server: Server, dirtyPagesBytesMax: number): WriteBackRoom {
+  return writeBackRoom(server.volume, {
+    dirtyPagesBytesMax,
+    makeSpace: () => makeSpace(server),
+    isFreeing: () => server.fileSystem.doomedCount > 0,
+    drain: (bytesMax) => server.send({ kind: "drain", dirtyPagesBytesMax: bytesMax }),
+    allow: (bytesMax) => server.send({ kind: "allow", dirtyPagesBytesMax: bytesMax }),
+    onFull: () => server.onFull(),
+  });
 }
 
 /** Waits until no consistency point is in flight or wanted. */

@@ -1,4 +1,5 @@
 /** What the server thread holds while it lives, for the files that it consists of. */
+import type { FsError } from "../core/errors.ts";
 import type { OpenFileSystem } from "../fs/active.ts";
 import type { DurableAt } from "../fs/file-system.ts";
 import type { Writers } from "../fuse/kernel/connection.ts";
@@ -9,12 +10,15 @@ import type { Inbox } from "./inbox.ts";
 import type { Beat } from "./light-sleep.ts";
 import type { LogLine } from "./log-line.ts";
 import type { FromServer } from "./thread-messages.ts";
+import type { WriteBackRoom } from "./write-back-room.ts";
 
 export interface Server {
   readonly volume: Volume;
   readonly fileSystem: OpenFileSystem;
   readonly turns: CpTurns;
   readonly gate: Gate;
+  /** Tells of a full volume, now and then. */
+  readonly onFull: (error?: FsError) => void;
   readonly inbox: Inbox;
   /** To the log thread; undefined: the volume is not written to. */
   readonly line: LogLine | undefined;
@@ -29,6 +33,8 @@ export interface Server {
   isUnfinished: boolean;
   /** The files that the kernel may have dirty pages of. */
   readonly writers: Writers;
+  /** Where the kernel may keep what is written: for pages that it has still. */
+  room: WriteBackRoom | undefined;
   /** To be called after each request. */
   readonly beat: Beat;
   readonly send: (message: FromServer) => void;

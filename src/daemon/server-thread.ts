@@ -49,6 +49,7 @@ import {
   fullNotes,
   makeSpace,
   offerToGoOn,
+  openRoom,
   reclaim,
   settle,
   wantEased,
@@ -94,7 +95,14 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     snapshotDirectories,
     onDamage: (counts, first) => send({ kind: "damage", counts, first }),
   });
-  const gated = gate(fileSystem, { makeSpace: () => makeSpace(server), onFull: fullNotes(volume, send) });
+  const onFull = fullNotes(volume, send);
+  const gated = gate(fileSystem, {
+    makeSpace: () => makeSpace(server),
+    onFull: (error) => {
+      // Where space is owed, who finds none is asked again; the disk of the host has none for anybody.
+      if (server.room?.isOwed !== true || error.cause !== undefined) onFull(error);
+    },
+  });
   const turns = cpTurns(volume, {
     send: (cp) => send({ kind: "frozen", cp }),
     // What is in frames need not be dropped when it is frozen: the log stays open.
@@ -112,6 +120,7 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     fileSystem,
     turns,
     gate: gated,
+    onFull,
     inbox,
     line,
     holdAll: durability === "op" && volume.writable ? lastChange(volume) : undefined,
@@ -120,6 +129,7 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     easing: undefined,
     isUnfinished: false,
     writers: makeWriters(),
+    room: undefined,
     beat:
       pulse === undefined
         ? () => {}
@@ -162,16 +172,20 @@ function serveMount(server: Server, calls: HostCalls | undefined): void {
       receive(server, message, () => {});
       continue;
     }
-    const { descriptor, nodePrefix } = message;
+    const { descriptor, nodePrefix, dirtyPagesBytesMax } = message;
+    const writeBack = volume.writable && holdAll === undefined;
+    if (writeBack) server.room = openRoom(server, dirtyPagesBytesMax);
     serve({
       descriptor,
       fileSystem: server.gate.fileSystem,
-      writeBack: volume.writable && holdAll === undefined,
+      writeBack,
+      room: server.room,
       wake: inbox.word,
       onWake: (again) => receiveAll(server, again),
       afterRequest: () => {
         server.beat();
         balance(server);
+        server.room?.look();
         offerToGoOn(server);
       },
       hold: (seq, reply) => hold(server, seq, descriptor, reply),
@@ -223,6 +237,7 @@ function servePaths(server: Server): void {
       case "serve-paths":
       case "failed":
       case "errand-verb":
+      case "drained":
       case "again":
         receive(server, message, () => {});
     }
@@ -301,6 +316,9 @@ function receive(server: Server, message: ToServer, again: Again): void {
       return;
     case "errand-verb":
       performErrand(server, message.verb, message.request);
+      return;
+    case "drained":
+      for (const request of server.room?.drained(message.dirtyPagesBytesMax) ?? []) again(request, 0);
       return;
     case "serve":
     case "serve-paths":

@@ -40,7 +40,12 @@ export interface ServerStart {
 
 export type ToServer =
   /** The mount is there: serve requests from this descriptor. */
-  | { readonly kind: "serve"; readonly descriptor: number; readonly nodePrefix: string }
+  | {
+      readonly kind: "serve";
+      readonly descriptor: number;
+      readonly nodePrefix: string;
+      readonly dirtyPagesBytesMax: number;
+    }
   /** There will be a mount by the transport fuse-native: its requests come as messages. */
   | { readonly kind: "serve-paths" }
   /** A request by path, to be answered with the same number. */
@@ -57,6 +62,8 @@ export type ToServer =
   | { readonly kind: "committed"; readonly cpCount: CpCount }
   /** They could not be written: nothing will be durable any more. */
   | { readonly kind: "failed"; readonly message: string }
+  /** All pages of the mount have been written back that were dirty when "drain" asked for it, and no more than this are kept. */
+  | { readonly kind: "drained"; readonly dirtyPagesBytesMax: number }
   /** There is time for another slice of what is unfinished. */
   | { readonly kind: "go-on" }
   /** The block file has a newer consistency point. */
@@ -77,6 +84,10 @@ export type FromServer =
   | { readonly kind: "answered"; readonly id: number; readonly durableAt: DurableAt; readonly reply: PathReply }
   /** A request that depends on something to be done first; then it is to be asked again. */
   | { readonly kind: "errand"; readonly errand: Errand; readonly request: Uint8Array }
+  /** The kernel is to keep no more dirty pages of the mount than this, and to write back what it has. */
+  | { readonly kind: "drain"; readonly dirtyPagesBytesMax: number }
+  /** It may keep so many. */
+  | { readonly kind: "allow"; readonly dirtyPagesBytesMax: number }
   /** Deleted files are to be freed, or data to be written, slice by slice: the next one when "go-on" says so. */
   | { readonly kind: "unfinished" }
   /** The kernel's caches of the root and of these names in it are wrong: the filesystem was set back. */

@@ -199,7 +199,6 @@ function statusOf(volume: Volume): FileSystemStatus {
     blockCount: blockCount - reservedBlocks,
     freeBlocks: Math.max(0, freeBlocks),
     availableBlocks: Math.max(0, availableBlocks),
-    availableNowBlocks: Math.max(0, availableBlocks - volume.frozenBlocks),
     inodeCount: INODES_MAX,
     freeInodes: INODES_MAX - usedInodes,
     nameBytesMax: NAME_BYTES_MAX,

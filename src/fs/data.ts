@@ -17,6 +17,7 @@ import {
   writeFile,
 } from "../tree/file-data.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
+import type { Purpose } from "../tree/space.ts";
 import { killPrivileges, truncateAtOpen } from "./attributes.ts";
 import { inodesBound } from "./bounds.ts";
 import { type Context, entryOf, isAccessDue, isMoving, stampAccess, stampChange, writableInodes } from "./context.ts";
@@ -108,9 +109,10 @@ export function dataOperations(context: Context): DataOperations {
       if (length === 0) return;
       const isAppend = (flags & O_APPEND) !== 0 && !how.fromCache;
       const at = isAppend ? inode.tree.sizeBytes : offset;
-      const isKilled = killWhatWritingKills(inodes, inode, how.killPriv);
+      const purpose = how.fromCache ? "write-back" : "write";
+      const isKilled = killWhatWritingKills(inodes, inode, how.killPriv, purpose);
       try {
-        writeFile(inodes, inode, at, from, fromOffset, length);
+        writeFile(inodes, inode, at, from, fromOffset, length, purpose);
       } catch (error) {
         if (isKilled) changes.undescribed();
         throw error;
@@ -235,9 +237,9 @@ function checkNotDoomed(state: State, inode: Inode): void {
 }
 
 /** What writing takes away from a file. True: it had some of it. Changes nothing when it throws. */
-function killWhatWritingKills(inodes: InodeFile, inode: Inode, setId: boolean): boolean {
+function killWhatWritingKills(inodes: InodeFile, inode: Inode, setId: boolean, purpose: Purpose = "write"): boolean {
   if (!setId && inode.xattrIno === 0) return false;
-  inodes.reserve(inodesBound(inodes, 2), "write");
+  inodes.reserve(inodesBound(inodes, 2), purpose);
   inodes.markDirty(inode);
   return killPrivileges(inodes, inode, { setId });
 }

@@ -97,8 +97,6 @@ export interface FileSystemStatus {
   readonly blockCount: number;
   readonly freeBlocks: number;
   readonly availableBlocks: number;
-  /** What of it can be written to before anything that was deleted is free: surely there. */
-  readonly availableNowBlocks: number;
   readonly inodeCount: number;
   readonly freeInodes: number;
   readonly nameBytesMax: number;

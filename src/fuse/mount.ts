@@ -33,7 +33,7 @@ import {
 } from "node:fs";
 import { join, resolve } from "node:path";
 import { UserError } from "../core/errors.ts";
-import { tuneBackingDevice } from "./kernel/backing-device.ts";
+import { dirtyPagesWanted, limitDirtyPages, readAhead } from "./kernel/backing-device.ts";
 import { withoutFuse } from "./native/inherited-descriptors.ts";
 import type { Ask } from "./native/path-request.ts";
 import type { NativeMount } from "./native/transport.ts";
@@ -45,8 +45,8 @@ export interface MountOptions {
   /** First column of the mount table: the path of the volume as the user gave it. */
   readonly source: string;
   readonly directory: string;
-  /** Size of what is mounted: bounds what the kernel keeps dirty. Default: no bound. */
-  readonly volumeBytes?: number;
+  /** What the kernel may keep of what is written, and not hand over yet. */
+  readonly dirtyPagesBytesMax?: number;
   readonly readOnly?: boolean;
   /** Options of mount(8), such as noatime, nosuid, nodev. */
   readonly options?: readonly string[];
@@ -56,6 +56,8 @@ export interface Mounted {
   /** To be served, and closed when serving has ended. */
   readonly descriptor: number;
   readonly directory: string;
+  /** What the kernel does keep, at most: more where it cannot be told. */
+  readonly dirtyPagesBytesMax: number;
 }
 
 export interface NativeMountOptions extends MountOptions {
@@ -65,7 +67,7 @@ export interface NativeMountOptions extends MountOptions {
 }
 
 /** Its descriptor is libfuse's own, which serves and closes it. */
-export type NativelyMounted = Mounted & Pick<NativeMount, "ended" | "abandon">;
+export type NativelyMounted = Omit<Mounted, "dirtyPagesBytesMax"> & Pick<NativeMount, "ended" | "abandon">;
 
 /** Installed with the command, or not. With it umount(8) returns when everything is durable. */
 const UMOUNT_HELPER = `/sbin/umount.${MOUNT_TYPE}`;
@@ -75,8 +77,13 @@ const ALWAYS_SET = new Set(["allow_other", "default_permissions"]);
 const RESERVED_OPTIONS = /^(fd|rootmode|user_id|group_id|blksize|subtype|fsname|remount|bind|move)(=|$)/;
 
 /** Mounts, and returns before anything is served. Throws UserError with the reason and what to do. */
-export async function mount(how: MountOptions): Promise<Mounted> {
-  const { source, directory, readOnly = false, options = [], volumeBytes = Number.POSITIVE_INFINITY } = how;
+export async function mount({
+  source,
+  directory,
+  dirtyPagesBytesMax = dirtyPagesWanted(),
+  readOnly = false,
+  options = [],
+}: MountOptions): Promise<Mounted> {
   const target = checkedTarget(directory, options);
   const descriptor = isRoot()
     ? await mountAsRoot(source, target, [
@@ -87,9 +94,9 @@ export async function mount(how: MountOptions): Promise<Mounted> {
         readOnly ? "ro" : "rw",
         ...options.filter((option) => option !== "default_permissions"),
       ]);
-  const device = mountOf(target)?.device;
-  if (device !== undefined) tuneBackingDevice(device, volumeBytes);
-  return { descriptor, directory: target };
+  const device = mountOf(target)?.device ?? "";
+  readAhead(device);
+  return { descriptor, directory: target, dirtyPagesBytesMax: limitDirtyPages(device, dirtyPagesBytesMax) };
 }
 
 /** Mounts with fuse-native, and serves as long as the mount is there. Throws UserError. */

@@ -28,6 +28,7 @@ import {
   vbnAt,
 } from "./block-tree.ts";
 import type { Inode, InodeFile } from "./inode-file.ts";
+import type { Purpose } from "./space.ts";
 
 /** Whole blocks in one write from which they go to the device at once instead of waiting for the CP. */
 const DIRECT_BLOCKS_MIN = 16;
@@ -184,6 +185,7 @@ export function writeFile(
   from: Uint8Array,
   fromOffset: number,
   length: number,
+  purpose: Purpose = "write",
 ): void {
   if (length === 0) return;
   const end = offset + length;
@@ -192,7 +194,7 @@ export function writeFile(
   const { store } = inodes;
   const first = Math.floor(offset / BLOCK_BYTES);
   const last = Math.floor((end - 1) / BLOCK_BYTES);
-  inodes.reserve(writeBlocksMax(tree, last - first + 1), "write");
+  inodes.reserve(writeBlocksMax(tree, last - first + 1), purpose);
   inodes.markDirty(inode);
   if (tree.blockCount === 0 && end <= INLINE_BYTES_MAX && tree.sizeBytes <= INLINE_BYTES_MAX) {
     inode.inline = true;

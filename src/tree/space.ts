@@ -24,5 +24,8 @@ export interface Space {
   free(vbn: number): void;
 }
 
-/** Who needs the space: writers leave a reserve that only deletions and consistency points may use. */
-export type Purpose = "write" | "delete" | "cp";
+/**
+ * Who needs the space: writers leave a reserve that only deletions and consistency points may use, and what is set aside for
+ * pages that the kernel has taken from writers already ("write-back").
+ */
+export type Purpose = "write" | "write-back" | "delete" | "cp";

@@ -195,6 +195,10 @@ function volumeOf(state: VolumeState): Volume {
     get frozenBlocks(): number {
       return state.allocator?.frozenBlocks ?? 0;
     },
+    get availableNowBlocks(): number {
+      return state.allocator?.availableBlocks ?? 0;
+    },
+    setAside: (blocks) => allocatorOf(state).setAside(blocks),
     snapshots: () => state.table.records,
     findSnapshot: (name) => state.table.records.find((record) => record.name === name),
     openSnapshot(record: SnapshotRecord): InodeFile {

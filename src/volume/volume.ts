@@ -121,6 +121,10 @@ export interface Volume {
   relieve(how?: Relief): boolean;
   /** Blocks that the next consistency points give back: what a full volume can hope for. */
   readonly frozenBlocks: number;
+  /** Blocks that writers can have now, without a consistency point. */
+  readonly availableNowBlocks: number;
+  /** Keeps so many of them for pages that the kernel writes back: see Purpose. */
+  setAside(blocks: number): void;
 
   /** All snapshots in the order they were taken. */
   snapshots(): readonly SnapshotRecord[];

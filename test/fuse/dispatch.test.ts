@@ -10,6 +10,7 @@ import * as abi from "../../src/fuse/kernel/abi.ts";
 import { opcode, replyHeader, requestHeader } from "../../src/fuse/kernel/abi.ts";
 import { type Connection, makeConnection } from "../../src/fuse/kernel/connection.ts";
 import { dispatch } from "../../src/fuse/kernel/dispatch.ts";
+import type { Room } from "../../src/fuse/kernel/room.ts";
 import { memoryFileSystem } from "../support/memory-file-system.ts";
 
 const UNIQUE_LOW = 0xfedc_ba98;
@@ -30,11 +31,14 @@ interface Asked {
 
 function makeServer(
   overrides: Partial<FileSystem> = {},
-  { writeBack = true, nodePrefix = undefined as string | undefined } = {},
+  { writeBack = true, nodePrefix, room }: { writeBack?: boolean; nodePrefix?: string; room?: Room } = {},
 ): { connection: Connection; log: string[] } {
   const log: string[] = [];
   const fileSystem = { ...memoryFileSystem({ clock: manualClock() }), ...overrides };
-  return { connection: makeConnection({ fileSystem, writeBack, nodePrefix, log: (line) => log.push(line) }), log };
+  return {
+    connection: makeConnection({ fileSystem, writeBack, nodePrefix, room, log: (line) => log.push(line) }),
+    log,
+  };
 }
 
 /** Puts the request together and has it answered; undefined when no reply was due. */
@@ -437,6 +441,62 @@ test("attributes travel unharmed, with times on both sides of 1970", () => {
     ),
     { numRuns: 200 },
   );
+});
+
+test("while room is shut a writer with a cache is refused before it writes, by way of its handle, and nobody else", () => {
+  const is = { isShort: false, isShut: false, isOwed: false };
+  const room: Room = { ...is, admits: () => false, defer: () => {} };
+  const now = (state: Partial<typeof is>): void => void Object.assign(room, is, state);
+  const { connection } = makeServer({}, { room });
+  init(connection);
+  connection.directWithMmap = true; // not in the flags of a short INIT
+  const create = (name: string): { node: number; handle: Handle; isDirect: boolean } => {
+    const asked = record(abi.createRequest, { flags: 0o102, mode: 0o644, umask: 0, openFlags: 0 }, `${name}\0`);
+    const { view } = ask(connection, opcode.CREATE, asked) as Answer;
+    const { handle, openFlags } = abi.openReply.decode(view, abi.entryReply.size);
+    return { node: abi.entryReply.decode(view, 0).node, handle, isDirect: (openFlags & abi.FOPEN_DIRECT_IO) !== 0 };
+  };
+  const getAttributes = ({ node, handle }: { node: number; handle: Handle }, flags: number): number | undefined =>
+    ask(connection, opcode.GETATTR, record(abi.getattrRequest, { flags, padding: 0, handle }), { node })?.error;
+  const cached = create("cached");
+  now({ isShort: true });
+  const direct = create("direct");
+  assert.deepEqual([cached.isDirect, direct.isDirect], [false, true]);
+  assert.equal(getAttributes(cached, abi.GETATTR_HANDLE), 0, "short is not shut");
+  now({ isShort: true, isShut: true });
+  assert.equal(getAttributes(cached, abi.GETATTR_HANDLE), errnoOf("ENOSPC"));
+  assert.equal(getAttributes(cached, 0), 0, "stat(2) goes by no handle");
+  assert.equal(getAttributes(direct, abi.GETATTR_HANDLE), 0, "what is written through it comes here at once");
+  now({ isShort: true, isShut: true, isOwed: true });
+  assert.equal(getAttributes(cached, abi.GETATTR_HANDLE), undefined, "it is not known yet");
+  assert.equal(connection.wantsRoom, true);
+  connection.errandResult = 0; // asked again
+  assert.equal(getAttributes(cached, abi.GETATTR_HANDLE), errnoOf("ENOSPC"));
+});
+
+function full(): never {
+  throw new FsError("ENOSPC", "full");
+}
+
+function writeOf(writeFlags: number): Uint8Array {
+  const payload = Buffer.alloc(abi.writeRequest.size + 1);
+  const view = new DataView(payload.buffer, payload.byteOffset);
+  abi.writeRequest.set.sizeBytes(view, 0, 1);
+  abi.writeRequest.set.writeFlags(view, 0, writeFlags);
+  return payload;
+}
+
+test("while space is owed who finds none waits, but not the pages it is owed to, nor what those wait for", () => {
+  const room: Room = { isShort: true, isShut: true, isOwed: true, admits: () => false, defer: () => {} };
+  const { connection } = makeServer({ write: full, makeDirectory: full, setAttributes: full, open: full }, { room });
+  init(connection);
+  const told = (code: number, payload: Uint8Array): number | undefined => ask(connection, code, payload)?.error;
+  assert.equal(told(opcode.WRITE, writeOf(0)), undefined);
+  assert.equal(told(opcode.MKDIR, record(abi.mkdirRequest, { mode: 0o755, umask: 0 }, "d\0")), undefined);
+  assert.equal(told(opcode.WRITE, writeOf(abi.WRITE_CACHE)), errnoOf("ENOSPC"));
+  assert.equal(told(opcode.SETATTR, new Uint8Array(abi.setattrRequest.size)), errnoOf("ENOSPC"));
+  assert.equal(told(opcode.OPEN, record(abi.openRequest, { flags: 0o1001, openFlags: 0 })), errnoOf("ENOSPC"));
+  assert.equal(connection.wantsRoom, false);
 });
 
 test("random bytes are always answered, never throw, and never look like a bug", () => {

@@ -88,11 +88,11 @@ function someFile(random: Random, { model }: World): string {
 }
 
 /** Writes what is free but for a few blocks, or as much as may be written. */
-export function fill(random: Random, { model, fs }: World): Operation {
+export function fill(random: Random, { model, volume }: World): Operation {
   const files = pathsOf(model).filter(({ node }) => node.kind === "file");
   const [found] = files.length === 0 ? [] : [pick(random, files)];
   if (found === undefined) return { kind: "create", path: "/a", mode: 0o644, uid: 0 };
-  const blocks = fs.status().availableNowBlocks - below(random, 6);
+  const blocks = volume.availableNowBlocks - below(random, 6);
   const length = Math.max(1, Math.min(FILL_BYTES_MAX, blocks * BLOCK_BYTES - below(random, 2) * 100));
   const end = found.node.data.length;
   const offset = pick(random, [0, end, Math.ceil(end / BLOCK_BYTES) * BLOCK_BYTES]);

@@ -422,7 +422,6 @@ export function memoryFileSystem({ clock, durableAt = () => 0 }: MemoryFileSyste
       blockCount: 1 << 20,
       freeBlocks: 1 << 19,
       availableBlocks: 1 << 19,
-      availableNowBlocks: 1 << 19,
       inodeCount: 1 << 20,
       freeInodes: (1 << 20) - nodes.size,
       nameBytesMax: NAME_BYTES_MAX,

@@ -209,6 +209,8 @@ export const forgetRequest = struct(8, { count: u64 });
 export const batchForgetRequest = struct(8, { nodeCount: u32, padding: u32 });
 export const forgetOne = struct(16, { node: nodeId, count: u64 });
 
+/** It is asked by way of an open file. */
+export const GETATTR_HANDLE: number = 1 << 0;
 export const getattrRequest = struct(16, { flags: u32, padding: u32, handle });
 
 export const setattrRequest = struct(88, {

@@ -26,6 +26,7 @@ import {
   writeRequest,
 } from "./abi.ts";
 import { type DirectoryPacker, makeDirectoryPacker } from "./replies.ts";
+import { type Room, TOLD_NOTHING } from "./room.ts";
 
 /** The largest payload of a READ or WRITE: what Linux allows by default (fs.fuse.max_pages_limit). */
 export const PAYLOAD_BYTES_MAX = 1024 * 1024;
@@ -76,6 +77,8 @@ export interface ConnectionOptions {
   readonly writers?: Writers;
   /** What a name begins with that means a node by its number, whatever it is called. Default: nothing does. */
   readonly nodePrefix?: string | undefined;
+  /** Whether what the kernel takes will fit. Default: there is room without end. */
+  readonly room?: Room | undefined;
   readonly log: Log;
 }
 
@@ -122,18 +125,28 @@ export interface Connection {
   /** Whether the request in hand may be put off rather than wait for the disk, and whether it has been: see put-off.ts. */
   mayPutOff: boolean;
   isPutOff: boolean;
+
+  readonly room: Room | undefined;
+  /** The request in hand is to be asked again when nothing is owed any more. */
+  wantsRoom: boolean;
+  /** The node that it told attributes of; see room.ts. */
+  told: number;
+  /** While the room is shut: all writers know that they must ask. */
+  isReminded: boolean;
 }
 
 /** Which nodes are open for writing. Only the write-back cache has use for it. */
 export interface Writers {
-  add(handle: Handle, node: NodeId): void;
+  add(handle: Handle, node: NodeId, how: { readonly isCached: boolean }): void;
   remove(handle: Handle): void;
   has(node: NodeId): boolean;
+  /** Does what is written through this handle go into the kernel's cache? */
+  isCached(handle: Handle): boolean;
   nodes(): readonly NodeId[];
 }
 
 export function makeConnection(options: ConnectionOptions): Connection {
-  const { fileSystem, writeBack = true, canSend = false, writers = makeWriters(), nodePrefix, log } = options;
+  const { fileSystem, writeBack = true, room, canSend = false, writers = makeWriters(), nodePrefix, log } = options;
   const requestStart = PAGE_BYTES - requestHeader.size - writeRequest.size;
   const requestBytesMax = PAGE_BYTES - requestStart + PAYLOAD_BYTES_MAX + PAGE_BYTES;
   const replyStart = 3 * PAGE_BYTES + PAYLOAD_BYTES_MAX - replyHeader.size;
@@ -167,6 +180,10 @@ export function makeConnection(options: ConnectionOptions): Connection {
     errandResult: undefined,
     mayPutOff: false,
     isPutOff: false,
+    room,
+    wantsRoom: false,
+    told: TOLD_NOTHING,
+    isReminded: false,
   };
 }
 
@@ -219,20 +236,24 @@ function offeredFlags2({ requestView: view, requestBytes }: Connection, at: numb
 export function makeWriters(): Writers {
   const nodes = new Map<Handle, NodeId>();
   const counts = new Map<NodeId, number>();
+  const cached = new Set<Handle>();
   return {
-    add(handle, node): void {
+    add(handle, node, { isCached }): void {
       nodes.set(handle, node);
+      if (isCached) cached.add(handle);
       counts.set(node, (counts.get(node) ?? 0) + 1);
     },
     remove(handle): void {
       const node = nodes.get(handle);
       if (node === undefined) return;
       nodes.delete(handle);
+      cached.delete(handle);
       const count = (counts.get(node) ?? 1) - 1;
       if (count === 0) counts.delete(node);
       else counts.set(node, count);
     },
     has: (node) => counts.has(node),
+    isCached: (handle) => cached.has(handle),
     nodes: () => [...counts.keys()],
   };
 }

@@ -16,7 +16,6 @@ import {
   type Changed,
   type Entry,
   type FileSystem,
-  type FileSystemStatus,
   type Name,
   NO_ENTRY,
   NOT_RESIDENT,
@@ -49,6 +48,7 @@ import {
   takeName,
   takeString,
 } from "./requests.ts";
+import { TOLD_MANY } from "./room.ts";
 
 /** Where the arguments of a request, and the body of a reply, begin. */
 const ARGUMENTS = requestHeader.size;
@@ -84,10 +84,6 @@ const HOW_WRITTEN = [
   { fromCache: false, killPriv: true },
   { fromCache: true, killPriv: true },
 ] as const;
-/** Nearly full: less than a sixteenth is available, within these bounds (64 MiB, 1 GiB), and less than a quarter. */
-const NEARLY_FULL_SHARE = 16;
-const NEARLY_FULL_BLOCKS_MIN = 16384;
-const NEARLY_FULL_BLOCKS_MAX = 262_144;
 /** Longer ranges are cut: what was done is told. */
 const LENGTH_MAX = 0x4000_0000;
 const BY_ROOT: Changed = { killPriv: false };
@@ -118,7 +114,7 @@ const rows: readonly (Row | undefined)[] = table([
   [opcode.FORGET, "FORGET", abi.forgetRequest.size, forget],
   [opcode.BATCH_FORGET, "BATCH_FORGET", abi.batchForgetRequest.size, batchForget],
   [opcode.GETATTR, "GETATTR", abi.getattrRequest.size, getAttributes],
-  [opcode.STATX, "STATX", abi.statxRequest.size, (c, fs) => putStatx(c.replyView, BODY, fs.getAttributes(c.node))],
+  [opcode.STATX, "STATX", abi.statxRequest.size, getStatx],
   [opcode.SETATTR, "SETATTR", abi.setattrRequest.size, setAttributes],
   // With default_permissions the kernel decides by itself.
   [opcode.ACCESS, "ACCESS", 0, () => -ENOSYS],
@@ -167,14 +163,16 @@ const rows: readonly (Row | undefined)[] = table([
 /**
  * Answers the request that lies in the connection's buffer, `lengthBytes` long, in its reply buffer, and returns the
  * length of the reply; 0: none is due now. The reply is to wait for `connection.durableAt`. With `connection.errand`
- * the request is to be given again once that is done, with `isPutOff` when there is time to wait. Never throws: after a bug
- * `connection.bug` holds what was thrown, and the server sends the reply and stops.
+ * the request is to be given again once that is done, with `wantsRoom` when all pages of the kernel have come, with `isPutOff`
+ * when there is time to wait. Never throws: after a bug `connection.bug` holds what was thrown, and the server sends the
+ * reply and stops.
  */
 export function dispatch(connection: Connection, lengthBytes: number): number {
   const { requestView: view, replyView, log } = connection;
   connection.durableAt = 0;
   connection.errand = undefined;
   connection.isPutOff = false;
+  connection.wantsRoom = false;
   if (lengthBytes < requestHeader.size) {
     log(`a request of ${lengthBytes} bytes cannot be answered`);
     return 0;
@@ -205,12 +203,26 @@ function run(connection: Connection, row: Row, lengthBytes: number): number {
     return row.handler(connection, fileSystem, view) ?? 0;
   } catch (error) {
     connection.durableAt = 0;
+    if (error instanceof FsError && error.code === "ENOSPC" && mayWaitForRoom(connection, row)) {
+      connection.wantsRoom = true;
+      return NO_REPLY;
+    }
     if (error instanceof FsError) return refuse(error.errno);
     if (error instanceof CorruptionError) return refuse(EIO);
     connection.log(`${row.name} of node ${connection.node}: a bug, the server stops: ${String(error)}`);
     connection.bug = error instanceof Error ? error : new Error(String(error));
     return refuse(EIO);
   }
+}
+
+/**
+ * Not what the kernel's pages themselves wait for: they, and what sets the length of a file, during which the kernel writes none
+ * of its pages back.
+ */
+function mayWaitForRoom({ room, requestView: view, errandResult }: Connection, { handler }: Row): boolean {
+  if (room?.isOwed !== true || errandResult !== undefined || handler === open || handler === setAttributes)
+    return false;
+  return handler !== write || (abi.writeRequest.get.writeFlags(view, ARGUMENTS) & abi.WRITE_CACHE) === 0;
 }
 
 function table(list: readonly (readonly [code: number, name: string, argumentBytes: number, Handler])[]): Row[] {
@@ -220,6 +232,7 @@ function table(list: readonly (readonly [code: number, name: string, argumentByt
 }
 
 function entry(connection: Connection, found: Entry): number {
+  connection.told = found.nodeId;
   return putEntry(connection.replyView, BODY, found);
 }
 
@@ -245,9 +258,9 @@ function nodeNamed({ nodePrefix, requestView: view }: Connection, name: Name): N
 }
 
 function entryAndHandle(connection: Connection, made: Entry & Opened, flags: number): number {
-  const { replyView: view } = connection;
-  const entryBytes = putEntry(view, BODY, made);
-  return entryBytes + putOpened(view, BODY + entryBytes, made, keptWith(connection, flags));
+  const entryBytes = entry(connection, made);
+  const kept = keptWith(connection, made, made.nodeId, flags);
+  return entryBytes + putOpened(connection.replyView, BODY + entryBytes, made, kept);
 }
 
 function value({ reply }: Connection, bytes: Uint8Array): number {
@@ -271,8 +284,24 @@ function batchForget(connection: Connection, fs: FileSystem, view: DataView): nu
   return NO_REPLY;
 }
 
-function getAttributes({ node, replyView }: Connection, fs: FileSystem): number {
+function getAttributes(connection: Connection, fs: FileSystem, view: DataView): number {
+  const { node, replyView, room } = connection;
+  if (room?.isShut === true && isBeforeWriting(connection, view) && !room.admits())
+    throw new FsError("ENOSPC", "what is written now would not fit");
+  connection.told = node;
   return putAttributesReply(replyView, BODY, fs.getAttributes(node));
+}
+
+/** Asked by way of a handle with a cache, whose attributes the kernel was made to forget: see room.ts. */
+function isBeforeWriting({ writers, directWithMmap }: Connection, view: DataView): boolean {
+  const { get } = abi.getattrRequest;
+  const isByHandle = (get.flags(view, ARGUMENTS) & abi.GETATTR_HANDLE) !== 0;
+  return directWithMmap && isByHandle && writers.isCached(get.handle(view, ARGUMENTS));
+}
+
+function getStatx(connection: Connection, fs: FileSystem): number {
+  connection.told = connection.node;
+  return putStatx(connection.replyView, BODY, fs.getAttributes(connection.node));
 }
 
 function setAttributes(connection: Connection, fs: FileSystem, view: DataView): number {
@@ -283,6 +312,7 @@ function setAttributes(connection: Connection, fs: FileSystem, view: DataView): 
   if (isChown && changes.mode === undefined && (fs.getAttributes(node).attributes.mode & S_IFMT) !== S_IFDIR) {
     changes = { ...changes, killPriv: true };
   }
+  connection.told = node;
   return putAttributesReply(connection.replyView, BODY, fs.setAttributes(node, changes, callerOf(connection)));
 }
 
@@ -365,8 +395,7 @@ function open(connection: Connection, fs: FileSystem, view: DataView): number {
   const { node } = connection;
   if (killPriv && (flags & O_TRUNC) !== 0) fs.setAttributes(node, { killPriv }, callerOf(connection));
   const opened = fs.open(node, handleFlags(connection, flags));
-  noteWriter(connection, opened, node, flags);
-  return putOpened(connection.replyView, BODY, opened, keptWith(connection, flags));
+  return putOpened(connection.replyView, BODY, opened, keptWith(connection, opened, node, flags));
 }
 
 function create(connection: Connection, fs: FileSystem, view: DataView): number {
@@ -377,7 +406,6 @@ function create(connection: Connection, fs: FileSystem, view: DataView): number 
   try {
     const maker = makerOf(connection, abi.createRequest.get.umask(view, ARGUMENTS));
     const made = fs.create(node, name, mode, handleFlags(connection, flags), maker);
-    noteWriter(connection, made, made.nodeId, flags);
     return entryAndHandle(connection, made, flags);
   } catch (error) {
     const exists = error instanceof FsError && error.code === "EEXIST";
@@ -390,7 +418,6 @@ function create(connection: Connection, fs: FileSystem, view: DataView): number 
 function openExisting(connection: Connection, fs: FileSystem, found: Entry, flags: number): number {
   try {
     const opened = fs.open(found.nodeId, handleFlags(connection, flags));
-    noteWriter(connection, opened, found.nodeId, flags);
     return entryAndHandle(connection, { ...found, ...opened }, flags);
   } catch (error) {
     fs.forget(found.nodeId, 1);
@@ -403,27 +430,16 @@ function createUnnamed(connection: Connection, fs: FileSystem, view: DataView): 
   const mode = abi.createRequest.get.mode(view, ARGUMENTS);
   const maker = makerOf(connection, abi.createRequest.get.umask(view, ARGUMENTS));
   const made = fs.createUnnamed(connection.node, mode, handleFlags(connection, flags), maker);
-  noteWriter(connection, made, made.nodeId, flags);
   return entryAndHandle(connection, made, flags);
 }
 
-function noteWriter({ writebackCache, writers }: Connection, { handle }: Opened, node: NodeId, flags: number): void {
-  if (writebackCache && (flags & O_ACCMODE) !== O_RDONLY) writers.add(handle, node);
-}
-
-/**
- * With the write-back cache a write that does not fit is an error of close(2) or fsync(2) only: the kernel has taken the data by
- * then. So when a volume is nearly full, files are opened for writing without that cache, and ENOSPC comes at the write.
- */
-function keptWith({ directWithMmap, writebackCache, fileSystem }: Connection, flags: number): Kept {
-  if (!writebackCache || !directWithMmap || (flags & O_ACCMODE) === O_RDONLY) return "pages";
-  return isNearlyFull(fileSystem.status()) ? "nothing" : "pages";
-}
-
-function isNearlyFull({ blockCount, availableNowBlocks }: FileSystemStatus): boolean {
-  const share = Math.floor(blockCount / NEARLY_FULL_SHARE);
-  const bound = Math.min(NEARLY_FULL_BLOCKS_MAX, Math.max(NEARLY_FULL_BLOCKS_MIN, share), Math.floor(blockCount / 4));
-  return availableNowBlocks < bound;
+/** How a file is kept, which is noted if it is written to: with the kernel's cache, or without it where room is short. */
+function keptWith(connection: Connection, { handle }: Opened, node: NodeId, flags: number): Kept {
+  const { writebackCache, directWithMmap, room, writers } = connection;
+  if (!writebackCache || (flags & O_ACCMODE) === O_RDONLY) return "pages";
+  const isCached = !(directWithMmap && room?.isShort === true);
+  writers.add(handle, node, { isCached });
+  return isCached ? "pages" : "nothing";
 }
 
 /**
@@ -456,6 +472,7 @@ function write(connection: Connection, fs: FileSystem, view: DataView): number {
   const flags = get.writeFlags(view, ARGUMENTS);
   const fromCache = (flags & abi.WRITE_CACHE) === 0 ? 0 : 1;
   const how = HOW_WRITTEN[fromCache + ((flags & abi.WRITE_KILL_SUIDGID) === 0 ? 0 : 2)] ?? HOW_WRITTEN[0];
+  if (fromCache === 1) connection.told = connection.node;
   fs.write(get.handle(view, ARGUMENTS), checkedOffset(get.offset(view, ARGUMENTS)), request, at, length, how);
   return putWritten(connection, length);
 }
@@ -547,9 +564,11 @@ function readDirectory({ directory }: Connection, fs: FileSystem, view: DataView
   return directory.bytes();
 }
 
-function readDirectoryPlus({ directory }: Connection, fs: FileSystem, view: DataView): number {
+function readDirectoryPlus(connection: Connection, fs: FileSystem, view: DataView): number {
   const { get } = abi.readRequest;
+  const { directory } = connection;
   directory.start(BODY, Math.min(get.sizeBytes(view, ARGUMENTS), PAYLOAD_BYTES_MAX));
+  connection.told = TOLD_MANY;
   fs.readDirectory(get.handle(view, ARGUMENTS), get.offset(view, ARGUMENTS), PLUS, directory.emitPlus);
   return directory.bytes();
 }

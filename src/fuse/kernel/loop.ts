@@ -13,11 +13,13 @@
 import { readSync, writeSync } from "node:fs";
 import { errnoOf } from "../../core/errors.ts";
 import { type ChangeSeq, changeSeq } from "../../core/numbers.ts";
-import type { DurableAt, FileSystem } from "../../fs/file-system.ts";
+import type { DurableAt, FileSystem, NodeId } from "../../fs/file-system.ts";
 import { replyHeader } from "./abi.ts";
 import { type Connection, type Errand, type Log, makeConnection, type Writers } from "./connection.ts";
 import { dispatch } from "./dispatch.ts";
+import { forgetAttributes } from "./notify.ts";
 import { type PutOff, putOffReads, READ_BYTES } from "./put-off.ts";
+import { type Room, TOLD_MANY, TOLD_NOTHING } from "./room.ts";
 
 export interface ServeOptions {
   /** Of /dev/fuse, mounted. */
@@ -25,6 +27,8 @@ export interface ServeOptions {
   readonly fileSystem: FileSystem;
   /** The kernel may keep dirty pages, and write them back later. Default: true. */
   readonly writeBack?: boolean;
+  /** Whether what it keeps will fit, and who waits until that is known. Default: there is room without end. */
+  readonly room?: Room | undefined;
   /** In shared memory. Word 0 is looked at after each request; the loop calls onWake while it is not 0. */
   readonly wake: Int32Array;
   /** To clear word 0 before it looks for messages, so that none is missed. May have requests asked `again`. */
@@ -63,6 +67,7 @@ export function serve(options: ServeOptions): "unmounted" | "stopped" {
     connection.mayPutOff = false;
     handle(connection, request.length, options);
     connection.errandResult = undefined;
+    remind(connection, options.descriptor);
   };
   for (;;) {
     const lengthBytes = next(connection, putOff, options);
@@ -71,6 +76,7 @@ export function serve(options: ServeOptions): "unmounted" | "stopped" {
       handle(connection, lengthBytes, options);
       if (connection.isPutOff) putOff.add(connection.request);
       afterRequest?.();
+      remind(connection, options.descriptor);
     }
     if (Atomics.load(wake, 0) !== 0 && options.onWake(again) === "stop") return "stopped";
   }
@@ -130,8 +136,23 @@ function handle(connection: Connection, lengthBytes: number, options: ServeOptio
   if (replyBytes > 0) answer(connection, replyBytes, options);
   else if (connection.errand !== undefined) {
     options.send?.(connection.errand, new Uint8Array(connection.request.subarray(0, lengthBytes)));
+  } else if (connection.wantsRoom) {
+    options.room?.defer(new Uint8Array(connection.request.subarray(0, lengthBytes)));
   }
   if (connection.bug !== undefined) throw connection.bug;
+}
+
+/** A request has been answered: while the room is shut, every writer has to ask, also whom the answer told what it would ask. */
+function remind(connection: Connection, descriptor: number): void {
+  const { room, writers, told, directWithMmap } = connection;
+  connection.told = TOLD_NOTHING;
+  const isShut = room?.isShut === true && directWithMmap;
+  if (isShut && (!connection.isReminded || told === TOLD_MANY)) {
+    for (const node of writers.nodes()) forgetAttributes(descriptor, node);
+  } else if (isShut && told !== TOLD_NOTHING && writers.has(told as NodeId)) {
+    forgetAttributes(descriptor, told as NodeId);
+  }
+  connection.isReminded = isShut;
 }
 
 function answer(connection: Connection, replyBytes: number, { descriptor, hold, holdAll }: ServeOptions): void {

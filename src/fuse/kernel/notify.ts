@@ -28,6 +28,21 @@ export async function invalidateInode(
   return notify(descriptor, message);
 }
 
+/**
+ * Drops the attributes of a node, and nothing else: in this thread, which may be the server's. It waits for an inode that the
+ * kernel is about to give up, and so it is not for those that pages are written back of then: a file that is open for writing is
+ * not given up, and has no dirty pages left when it is closed.
+ */
+export function forgetAttributes(descriptor: number, node: NodeId): void {
+  const message = notification(NOTIFY_INVALIDATE_INODE, notifyInodeBody.size);
+  notifyInodeBody.encode(viewOf(message), replyHeader.size, { node, offset: -1, lengthBytes: 0 });
+  try {
+    writeSync(descriptor, message);
+  } catch (error) {
+    if (!isGone(error as NodeJS.ErrnoException)) throw error;
+  }
+}
+
 /** Drops a name from the kernel's cache, also its absence. Resolves to false when the kernel does not know it. */
 export async function invalidateEntry(descriptor: number, parent: NodeId, name: Name): Promise<boolean> {
   const message = notification(NOTIFY_INVALIDATE_ENTRY, notifyEntryBody.size + name.length + 1);

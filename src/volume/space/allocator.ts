@@ -26,6 +26,7 @@
 import assert from "node:assert/strict";
 import { REGION_BLOCKS, REGION_SHIFT, REGION_WORDS } from "../../core/block.ts";
 import { CorruptionError, FsError } from "../../core/errors.ts";
+import { assertNever } from "../../core/numbers.ts";
 import type { BlockStore } from "../../tree/block-store.ts";
 import { type BlockTree, dirtyBlockAt } from "../../tree/block-tree.ts";
 import type { Purpose, Space } from "../../tree/space.ts";
@@ -43,6 +44,8 @@ export interface Allocator extends Space {
   readonly dirtyBlocks: number;
   /** Blocks that become free when the open consistency point is committed, at most. */
   readonly frozenBlocks: number;
+  /** So many blocks are kept from writers, for what the kernel has taken from some of them already. */
+  setAside(blocks: number): void;
   /**
    * Clears the bits of all blocks that have been freed, which makes map blocks dirty; `reserve` does it too. Throws FsError
    * EIO, CorruptionError; what could not be settled is tried again the next time.
@@ -119,6 +122,7 @@ export function openAllocator(options: AllocatorOptions): Allocator {
   let freeBlocks = total - usedBlocks;
   let frozenBlocks = 0;
   let dirtyBlocks = 0;
+  let asideBlocks = 0;
   let releasedAtCommit = 0;
   let inFlight = false;
   let runLength = 0;
@@ -197,9 +201,24 @@ export function openAllocator(options: AllocatorOptions): Allocator {
 
   function reserve(blocks: number, purpose: Purpose): void {
     settle();
-    const kept = purpose === "cp" ? 0 : purpose === "delete" ? cpReserve : cpReserve + deleteReserve;
+    const kept = keptFrom(purpose);
     if (freeBlocks - dirtyBlocks - kept < blocks)
       throw new FsError("ENOSPC", `${blocks} blocks needed, ${Math.max(0, freeBlocks - dirtyBlocks - kept)} available`);
+  }
+
+  function keptFrom(purpose: Purpose): number {
+    switch (purpose) {
+      case "cp":
+        return 0;
+      case "delete":
+        return cpReserve;
+      case "write-back":
+        return cpReserve + deleteReserve;
+      case "write":
+        return cpReserve + deleteReserve + asideBlocks;
+      default:
+        return assertNever(purpose);
+    }
   }
 
   function allocate(countMax: number): number {
@@ -469,6 +488,9 @@ export function openAllocator(options: AllocatorOptions): Allocator {
       return frozenBlocks + releasedAtCommit + givenUp.length - settledCount;
     },
     reserve,
+    setAside(blocks): void {
+      asideBlocks = blocks;
+    },
     dirtied(count): void {
       dirtyBlocks += count;
     },
