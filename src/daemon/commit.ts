@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { BLOCK_BYTES } from "../core/block.ts";
+import { type FileIdentity, refuseOtherFile } from "../device/file-device.ts";
 import type { FrozenCp } from "../volume/volume.ts";
 
 export interface Committer {
@@ -15,10 +16,10 @@ export interface Committer {
   close(): Promise<void>;
 }
 
-/** Opens the block file twice: to flush it, and to write single blocks durably. */
-export async function openCommitter(blockFile: string): Promise<Committer> {
-  const whole = await open(blockFile, constants.O_RDWR);
-  const durable = await open(blockFile, constants.O_RDWR | constants.O_DSYNC);
+/** Opens the block file twice: to flush it, and to write single blocks durably. Throws UserError where it is another file. */
+export async function openCommitter(blockFile: string, identity: FileIdentity): Promise<Committer> {
+  const whole = await openSame(blockFile, constants.O_RDWR, identity);
+  const durable = await openSame(blockFile, constants.O_RDWR | constants.O_DSYNC, identity);
   return {
     async commit({ fsinfo, fsinfoVbns }): Promise<void> {
       assert.equal(fsinfo.length, BLOCK_BYTES);
@@ -30,6 +31,17 @@ export async function openCommitter(blockFile: string): Promise<Committer> {
       await whole.close();
     },
   };
+}
+
+async function openSame(blockFile: string, flags: number, identity: FileIdentity): Promise<FileHandle> {
+  const file = await open(blockFile, flags);
+  try {
+    refuseOtherFile(blockFile, await file.stat(), identity);
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
 }
 
 async function writeBlock(file: FileHandle, block: Uint8Array, vbn: number): Promise<void> {

@@ -7,11 +7,7 @@ import { createHash } from "node:crypto";
 import { existsSync, lstatSync, mkdirSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { UserError } from "../core/errors.ts";
-
-export interface FileIdentity {
-  readonly dev: number;
-  readonly ino: number;
-}
+import type { FileIdentity } from "../device/file-device.ts";
 
 /** Identity of the block file behind a path; undefined when there is none. */
 export function identityOf(path: string): FileIdentity | undefined {

@@ -11,7 +11,7 @@ export interface LogLink {
   close(): Promise<void>;
 }
 
-export type LogFiles = Pick<LogStart, "blockFile" | "logFile">;
+export type LogFiles = Pick<LogStart, "blockFile" | "identity" | "logFile">;
 
 export interface LogEvents {
   readonly onDurable: (seq: number) => void;
@@ -19,11 +19,11 @@ export interface LogEvents {
   readonly onFailure: (message: string) => void;
 }
 
-export function startLog({ blockFile, logFile }: LogFiles, { onDurable, onFailure }: LogEvents): LogLink {
+export function startLog({ blockFile, identity, logFile }: LogFiles, { onDurable, onFailure }: LogEvents): LogLink {
   const words = new SharedArrayBuffer(4 * LINE_WORDS);
   const { port1: forServer, port2: forLog } = new MessageChannel();
   const { port1: near, port2: far } = new MessageChannel();
-  const start: LogStart = { blockFile, logFile, line: forLog, last: far, words };
+  const start: LogStart = { blockFile, identity, logFile, line: forLog, last: far, words };
   const worker = new Worker(new URL("./log-thread.js", import.meta.url), {
     workerData: start,
     transferList: [forLog, far],

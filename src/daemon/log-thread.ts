@@ -6,13 +6,15 @@
  * nothing is written any more: a frame behind one that is missing would not be found.
  */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
-import { type FileDevice, openFileDevice } from "../device/file-device.ts";
+import { type FileDevice, type FileIdentity, openFileDevice } from "../device/file-device.ts";
 import { errorReply, sendReply } from "../fuse/kernel/loop.ts";
 import { writeFrames } from "../volume/change-log/frames.ts";
 import { type FromLog, type ToLog, WORD_DONE, WORD_POSTED } from "./log-line.ts";
 
 export interface LogStart {
   readonly blockFile: string;
+  /** The file that is locked: the path must still name it. */
+  readonly identity: FileIdentity;
   /** The file that has the log: the block file, or one of its own. */
   readonly logFile: string;
   /** From the server thread. */
@@ -24,7 +26,7 @@ export interface LogStart {
 
 run(workerData as LogStart);
 
-function run({ blockFile, logFile, line, last, words: shared }: LogStart): void {
+function run({ blockFile, identity, logFile, line, last, words: shared }: LogStart): void {
   const words = new Int32Array(shared);
   let files: Files | undefined; // opened for the first frame: before, the log file may not be there
   let failure: string | undefined;
@@ -40,7 +42,7 @@ function run({ blockFile, logFile, line, last, words: shared }: LogStart): void 
     }
     try {
       if (failure === undefined) {
-        files ??= openFiles(blockFile, logFile);
+        files ??= openFiles(blockFile, identity, logFile);
         const { whole, log } = files;
         const frames = messages.flatMap((message) => (message.kind === "frame" ? [message.frame] : []));
         if (frames.some(({ needsFlush }) => needsFlush)) whole.flush();
@@ -95,7 +97,11 @@ interface Files {
   readonly log: FileDevice;
 }
 
-function openFiles(blockFile: string, logFile: string): Files {
-  const whole = openFileDevice(blockFile, { writable: true });
-  return { whole, log: openFileDevice(logFile, { writable: true, isDurable: true }) };
+function openFiles(blockFile: string, identity: FileIdentity, logFile: string): Files {
+  const whole = openFileDevice(blockFile, { writable: true, identity });
+  const isApart = logFile !== blockFile;
+  return {
+    whole,
+    log: openFileDevice(logFile, { writable: true, isDurable: true, identity: isApart ? undefined : identity }),
+  };
 }

@@ -123,12 +123,16 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   const { config, log } = state;
   const { dev, ino } = fstatSync(device.descriptor);
   const { volume: blockFile, mode, dirtyBytesMax, cacheBytesMax, mountPoint } = config;
-  const committer = mode.kind === "write" ? await openCommitter(blockFile) : undefined;
+  const committer = mode.kind === "write" ? await openCommitter(blockFile, { dev, ino }) : undefined;
   const changeLog =
     mode.kind !== "write"
       ? undefined
       : startLog(
-          { blockFile, logFile: config.changeLog.kind === "file" ? config.changeLog.path : blockFile },
+          {
+            blockFile,
+            identity: { dev, ino },
+            logFile: config.changeLog.kind === "file" ? config.changeLog.path : blockFile,
+          },
           { onDurable: (seq) => waiting.durable(seq), onFailure: (message) => failed(message) },
         );
   let door: FrontDoor | undefined;

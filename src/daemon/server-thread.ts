@@ -17,7 +17,6 @@
  * The end: the kernel says that the mount is gone, or the main thread that it is cut off; a last consistency point is
  * taken, the volume is closed.
  */
-import { fstatSync } from "node:fs";
 import { workerData } from "node:worker_threads";
 import type { Clock } from "../core/clock.ts";
 import { UserError } from "../core/errors.ts";
@@ -147,11 +146,7 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
 function openChecked(start: ServerStart, clock: Clock, pageCache: PageCache | undefined): Volume {
   const { blockFile, identity, mode, cacheBytesMax, changeLog } = start;
   const writable = mode.kind === "write";
-  const device = openFileDevice(blockFile, { writable, pageCache });
-  const { dev, ino } = fstatSync(device.descriptor);
-  if (dev !== identity.dev || ino !== identity.ino) {
-    throw new UserError("failed", `${blockFile} was replaced by another file while it was opened`, "try again");
-  }
+  const device = openFileDevice(blockFile, { writable, identity, pageCache });
   const isApart = writable && changeLog.kind === "file";
   const logDevice = isApart ? openLogFile(changeLog.path, readFsinfo(device).uuid) : undefined;
   const forgetLog = changeLog.kind === "forget";

@@ -7,6 +7,7 @@
  */
 import type { MessagePort } from "node:worker_threads";
 import type { ChangeSeq, CpCount } from "../core/numbers.ts";
+import type { FileIdentity } from "../device/file-device.ts";
 import type { ControlError } from "../format/control-message.ts";
 import type { AccessTimes, SnapshotDirectories } from "../fs/context.ts";
 import type { Damage, DamageCounts } from "../fs/damage.ts";
@@ -21,7 +22,7 @@ import type { VolumeRequest, VolumeSummary } from "./volume-verbs.ts";
 export interface ServerStart {
   readonly blockFile: string;
   /** The file that the main thread has opened and locked: the path must still name it. */
-  readonly identity: { readonly dev: number; readonly ino: number };
+  readonly identity: FileIdentity;
   readonly mode: MountMode;
   readonly accessTimes: AccessTimes;
   readonly snapshotDirectories: SnapshotDirectories;

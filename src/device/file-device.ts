@@ -50,8 +50,16 @@ export interface PageCache {
   readonly readAhead: (descriptor: number, lengthBytes: number, position: number) => void;
 }
 
+/** Which file it is, whatever its name. */
+export interface FileIdentity {
+  readonly dev: number;
+  readonly ino: number;
+}
+
 export interface FileDeviceOptions {
   readonly writable: boolean;
+  /** The file that it must be. Default: any. */
+  readonly identity?: FileIdentity | undefined;
   /** How to read what needs no waiting, and to have it read. Default: not at all. */
   readonly pageCache?: PageCache | undefined;
   /** Every write returns when it is durable. Default: only those of writeDurable do. */
@@ -60,14 +68,16 @@ export interface FileDeviceOptions {
 
 /** Opens an existing file or block device. Throws UserError "no-volume" when there is none or it cannot be opened. */
 export function openFileDevice(path: string, options: FileDeviceOptions): FileDevice {
-  const { writable, isDurable = false, pageCache } = options;
+  const { writable, isDurable = false, identity, pageCache } = options;
   let descriptor: number | undefined;
   try {
     refuseOtherKinds(statSync(path)); // opening some of them waits, or does something
     const access = writable ? constants.O_RDWR : constants.O_RDONLY;
     const sync = isDurable ? constants.O_DSYNC : 0;
     descriptor = openSync(path, access | sync | constants.O_NONBLOCK | constants.O_NOCTTY);
-    refuseOtherKinds(fstatSync(descriptor)); // it may have been replaced
+    const stat = fstatSync(descriptor);
+    refuseOtherKinds(stat); // it may have been replaced
+    if (identity !== undefined) refuseOtherFile(path, stat, identity);
     const device = fileDevice(path, descriptor);
     return pageCache === undefined ? device : { ...device, ...throughPageCache(device, pageCache) };
   } catch (cause) {
@@ -104,6 +114,12 @@ export function resizeFileDevice({ path, descriptor }: FileDevice, blockCount: n
   }
 }
 
+/** Who has locked a file, and opens it again by its path, may find another one there. Throws UserError "failed". */
+export function refuseOtherFile(path: string, { dev, ino }: FileIdentity, identity: FileIdentity): void {
+  if (dev === identity.dev && ino === identity.ino) return;
+  throw new UserError("failed", `${path} was replaced by another file while it was opened`, "try again");
+}
+
 function refuseOtherKinds(stat: Stats): void {
   if (stat.isFile() || stat.isBlockDevice()) return;
   const kind = kinds.find(({ is }) => is(stat))?.name ?? "thing of an unknown kind";
@@ -118,6 +134,7 @@ const kinds = [
 ];
 
 function cannotOpen(path: string, cause: Error): UserError {
+  if (cause instanceof UserError && cause.failure === "failed") return cause;
   const { code } = cause as NodeJS.ErrnoException;
   const why = code === "ENOENT" ? "there is no such file" : cause.message;
   const hint = code === "ENOENT" ? `to make one: tidemark format ${path} --size 10G` : "";

@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
+import { readFileSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { openCommitter } from "../../src/daemon/commit.ts";
 import { logLine } from "../../src/daemon/log-line.ts";
 import { startLog } from "../../src/daemon/log-link.ts";
+import { createFileDevice, openFileDevice } from "../../src/device/file-device.ts";
 import type { LogFrame } from "../../src/volume/change-log/frames.ts";
 import { temporaryDirectory } from "../support/temp.ts";
 
@@ -14,7 +17,7 @@ test("a log that cannot be written is told once, and everything can be closed", 
   const failures: string[] = [];
   const told: number[] = [];
   const link = startLog(
-    { blockFile: nowhere, logFile: nowhere },
+    { blockFile: nowhere, identity: { dev: 0, ino: 0 }, logFile: nowhere },
     { onDurable: (seq) => told.push(seq), onFailure: (message) => failures.push(message) },
   );
   const line = logLine(link.line.port, link.line.words);
@@ -30,4 +33,34 @@ test("a log that cannot be written is told once, and everything can be closed", 
   assert.deepEqual(told, [], "nothing was durable");
   assert.equal(failures.length, 1);
   assert.match(failures[0] ?? "", /cannot write the change log/);
+});
+
+test("a file that has taken the place of the locked one is written to by nobody", {
+  timeout: PATIENCE_MS,
+}, async (t) => {
+  const folder = temporaryDirectory(t);
+  const [path, locked] = [join(folder, "volume"), join(folder, "locked")];
+  createFileDevice(locked, 4).close();
+  createFileDevice(path, 4).close();
+  const identity = statSync(locked);
+  const refusal = /volume was replaced by another file while it was opened/;
+  assert.throws(() => openFileDevice(path, { writable: true, identity }), refusal);
+  await assert.rejects(openCommitter(path, identity), refusal);
+  const failures: string[] = [];
+  const link = startLog(
+    { blockFile: path, identity, logFile: path },
+    { onDurable: () => {}, onFailure: (message) => failures.push(message) },
+  );
+  logLine(link.line.port, link.line.words).write({
+    vbn: 1,
+    bytes: new Uint8Array(4096).fill(7),
+    lastSeq: 1,
+    needsFlush: false,
+  });
+  while (failures.length === 0) await delay(5);
+  await link.close();
+  assert.match(failures.join(), refusal);
+  assert(readFileSync(path).every((byte) => byte === 0));
+  renameSync(locked, path);
+  await (await openCommitter(path, identity)).close();
 });
