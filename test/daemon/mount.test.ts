@@ -1,6 +1,6 @@
 // The daemon, from outside: real mounts, accessed by child processes alone.
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { connect } from "node:net";
 import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
@@ -11,12 +11,14 @@ import {
   isMounted,
   lineOf,
   mountVolume,
+  type RunResult,
   run,
   shell,
   skipWithoutMounts,
   startTidemark,
   tidemark,
   tidemarkOk,
+  tidemarkPath,
   unmountAfter,
   unmountVolume,
 } from "../support/mounts.ts";
@@ -361,6 +363,36 @@ test("the control socket is for its owner, and answers hostile input with a refu
     assert.match(await answerTo(path, hostile), /"type":"error"/);
   }
   assert.equal(await daemonOf(volume), pid);
+});
+
+test("others than its owner do not reach the control socket, and who could lay one there is not believed", {
+  skip,
+}, async (t) => {
+  const { volume, dir, folder } = await volumeFor(t);
+  await mountVolume(t, volume, dir);
+  const path = socketPath(identityOf(volume) ?? assert.fail("no volume"), undefined);
+  const nobody = 65534;
+  const asNobody = (args: readonly string[], env: Record<string, string> = {}): Promise<RunResult> =>
+    run("setpriv", [`--reuid=${nobody}`, `--regid=${nobody}`, "--clear-groups", process.execPath, ...args], { env });
+  const program = "require('net').connect(process.argv[1]).on('error', (error) => console.log(error.code))";
+  assert.equal((await asNobody(["-e", program, path])).stdout, "EACCES\n");
+  const sockets = join(folder, "tidemark");
+  mkdirSync(sockets, { mode: 0o700 });
+  chmodSync(folder, 0o755);
+  const status = (): Promise<RunResult> => asNobody([tidemarkPath, "status"], { XDG_RUNTIME_DIR: folder });
+  for (const { owner, mode } of [
+    { owner: 0, mode: 0o755 },
+    { owner: nobody, mode: 0o777 },
+    { owner: nobody, mode: 0o720 },
+  ]) {
+    chownSync(sockets, owner, owner);
+    chmodSync(sockets, mode);
+    const { code, stderr } = await status();
+    assert.equal(code, 1, `of ${owner}, ${mode.toString(8)}`);
+    assert.match(stderr, /tidemark belongs to someone else or is open to others/);
+  }
+  chmodSync(sockets, 0o700);
+  assert.equal((await status()).code, 0);
 });
 
 /** The first line that comes back. */
