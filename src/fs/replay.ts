@@ -68,10 +68,6 @@ export function replayLog({ volume, states, clock, fileSystem, reclaimSlice }: R
   }
   const repeating: Repeating = {
     wanted: [],
-    makeRoom(ino): void {
-      // A file without a name that was freed then, before its number was given to another, may not be freed yet.
-      while (inodes.get(ino) !== undefined && reclaimSlice());
-    },
     isReplaced: () => false,
   };
   inodes.births.repeating = repeating;
@@ -89,6 +85,9 @@ export function replayLog({ volume, states, clock, fileSystem, reclaimSlice }: R
       for (const change of changes) {
         clock.force(change.record.at);
         repeating.wanted = change.births;
+        // A file without a name that was freed then, before its number was given to another, may not be freed yet. Now, and not
+        // when the number is taken: nobody else changes anything in the middle of an operation.
+        for (const { ino } of change.births) while (inodes.get(ino) !== undefined && reclaimSlice());
         apply(fileSystem, states, inodes, change);
       }
       for (const extent of extents) applyExtent(volume, states, inodes, extent);

@@ -68,10 +68,8 @@ export interface Births {
 
 /** What was done before is done again: it had the space, and deletions that gave it may not be done yet. */
 export interface Repeating {
-  /** To be made next, in this order; when they are used up, any number will do. */
+  /** To be made next, in this order: their numbers are free. When they are used up, any number will do. */
   wanted: readonly Birth[];
-  /** Frees what has the number, if nobody can name it any more. */
-  makeRoom(ino: number): void;
   /** The contents of this block of the file are known, and will be put there. */
   isReplaced(inode: Inode, index: number): boolean;
 }
@@ -159,7 +157,7 @@ export function openInodeFile({
     reserve(MARK_DIRTY_BLOCKS, purpose);
     const { repeating } = births;
     const birth = repeating?.wanted[0];
-    const ino = asIno(birth === undefined ? takeNumber() : takeWanted(birth, repeating as Repeating));
+    const ino = asIno(birth === undefined ? takeNumber() : takeWanted(birth));
     if (repeating !== undefined) repeating.wanted = repeating.wanted.slice(1);
     const generation = birth?.generation ?? counters.generationNext;
     const inode: Inode = {
@@ -191,9 +189,8 @@ export function openInodeFile({
     return inode;
   }
 
-  function takeWanted({ ino }: Birth, repeating: Repeating): number {
+  function takeWanted({ ino }: Birth): number {
     if (ino < FIRST_FREE_INO || ino >= U32_MAX) throw new CorruptionError(`inode ${ino} cannot be made`);
-    repeating.makeRoom(ino);
     const page = Math.floor(ino / REGION_BLOCKS);
     const bit = ino % REGION_BLOCKS;
     const map = inodeMap();

@@ -101,6 +101,28 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
       {"kind":"log","at":3493}
       {"kind":"rot","seed":113403479,"at":3531}`,
   },
+  {
+    what: "the replay of a cut needs the number of what was cut out of the same file before, and is yet to be freed",
+    history: `
+      {"blockCount":256,"isFilled":false,"cacheBytes":1048576,"accessTimes":"noatime","snapshots":0}
+      {"kind":"do","op":{"kind":"create","path":"/d","mode":420,"uid":0},"at":3014}
+      {"kind":"do","op":{"kind":"mkdir","path":"/b","mode":1533,"uid":1},"at":3520}
+      {"kind":"do","op":{"kind":"mknod","path":"/c","mode":24960,"rdev":68610},"at":4789}
+      {"kind":"cp","at":4945}
+      {"kind":"cp","at":4975}
+      {"kind":"do","op":{"kind":"write","path":"/d","offset":38332868,"data":{"pattern":[100,161,7]}},"at":5275}
+      {"kind":"do","op":{"kind":"fallocate","path":"/d","mode":3,"offset":2301,"length":34681360},"at":5277}
+      {"kind":"cp","at":5298}
+      {"kind":"watch","count":30,"seed":1223805271,"at":5309}
+      {"kind":"cp","at":5472}
+      {"kind":"reclaim","at":5481}
+      {"kind":"cp","at":5511}
+      {"kind":"do","op":{"kind":"unlink","path":"/c"},"at":5641}
+      {"kind":"do","op":{"kind":"mknod","path":"/b/g","mode":8576,"rdev":8951},"at":5738}
+      {"kind":"do","op":{"kind":"truncate","path":"/d","sizeBytes":0},"at":5747}
+      {"kind":"log","at":5754}
+      {"kind":"log","at":5755}`,
+  },
 ];
 
 for (const { what, history } of found) test(what, () => void runHistory(decodeHistory(history)));
