@@ -48,6 +48,7 @@ export function recover(world: World, { how, seed, again }: Crash): void {
   world.log.watch(undefined);
   for (const after of [...again, undefined]) {
     world.counts.crashes += 1;
+    if (world.fs.doomedCount > 0) world.counts.doomed += 1;
     if (how === "power") attach(world, crashOf(world, random));
     else goOn(world);
     const image = contentsOf(world);
@@ -114,6 +115,7 @@ export function peek(world: World, seed: number): void {
   const image = crashOf(world, random);
   const goesOn = below(random, GOES_ON_EVERY) === 0;
   world.counts.peeks += 1;
+  if (world.fs.doomedCount > 0) world.counts.doomed += 1;
   const about = `${world.isLogApart} ${goesOn}`;
   const seen = world.looks.look(image, about, (disk, log) => lookAt(world, { image, disk, log, goesOn }));
   judge(world, seen, () => openOn(world, random, image.disk, image.log));

@@ -4,9 +4,11 @@
  * node that it changes, so the hash of any other is known.
  */
 import { crc32 } from "node:zlib";
+import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { type Attributes, type FileSystem, type NodeId, ROOT_NODE } from "../../src/fs/file-system.ts";
-import { asName } from "../support/fs-paths.ts";
+import { asName, readSparse } from "../support/fs-paths.ts";
 import { linkCountOf, type Model, type ModelNode } from "../support/model-fs.ts";
+import { type SparseBytes, sparseBytes } from "../support/sparse-bytes.ts";
 
 export type Digest = number;
 
@@ -17,8 +19,10 @@ const S_IFREG = 0o100000;
 const S_IFDIR = 0o040000;
 const S_IFLNK = 0o120000;
 
-/** Contents are never changed, only replaced. */
-const knownData = new WeakMap<Uint8Array, number>();
+/** Contents and their blocks are never changed, only replaced. */
+const knownData = new WeakMap<SparseBytes, number>();
+const knownBlocks = new WeakMap<Uint8Array, number>();
+const ZERO_SUM = crc32(new Uint8Array(BLOCK_BYTES));
 
 export function digestOfModel(model: Model): Digest {
   const seen = new Set<ModelNode>();
@@ -38,7 +42,7 @@ function digestOfNode(node: ModelNode): Digest {
   let contents = 0;
   if (node.kind === "directory")
     for (const [name, child] of node.entries) contents = add(contents, entry(name, child.ino));
-  else contents = hashOfData(node.data);
+  else contents = knownData.get(node.data) ?? rememberData(node.data);
   let xattrs = 0;
   for (const [name, value] of node.xattrs) xattrs = add(xattrs, attribute(name, Buffer.from(value, "latin1")));
   const links = linkCountOf(node);
@@ -67,9 +71,8 @@ export function digestOfReal(fs: FileSystem): Digest {
         return true;
       });
       fs.releaseDirectory(handle);
-    } else if (type === S_IFREG) contents = hashOfData(contentsOf(fs, node, attributes.sizeBytes));
-    else if (type === S_IFLNK) contents = hashOfData(fs.readLink(node));
-    else contents = hashOfData(new Uint8Array(0));
+    } else if (type === S_IFREG) contents = contentsOf(fs, node, attributes.sizeBytes);
+    else if (type === S_IFLNK) contents = hashOfData(sparseBytes(fs.readLink(node)), crc32);
     const xattrs = xattrsOf(fs, node);
     sum = add(
       sum,
@@ -86,13 +89,11 @@ export function digestOfReal(fs: FileSystem): Digest {
 
 const O_NOATIME = 0o1000000;
 
-function contentsOf(fs: FileSystem, node: NodeId, sizeBytes: number): Uint8Array {
-  const into = new Uint8Array(sizeBytes);
-  if (sizeBytes === 0) return into;
+function contentsOf(fs: FileSystem, node: NodeId, sizeBytes: number): number {
+  if (sizeBytes === 0) return 0;
   const { handle } = fs.open(node, O_NOATIME);
   try {
-    const count = fs.read(handle, 0, sizeBytes, into, 0);
-    return into.subarray(0, count);
+    return hashOfData(readSparse(fs, handle, sizeBytes), crc32);
   } finally {
     fs.release(handle);
   }
@@ -135,12 +136,26 @@ function attribute(name: string, value: Uint8Array): number {
   return hash(`${name}=${value.length},${crc32(value)}`);
 }
 
-function hashOfData(data: Uint8Array): number {
-  const before = knownData.get(data);
-  if (before !== undefined) return before;
-  const found = crc32(data);
+function rememberData(data: SparseBytes): number {
+  const found = hashOfData(data, (block) => {
+    const before = knownBlocks.get(block);
+    if (before !== undefined) return before;
+    const sum = crc32(block);
+    knownBlocks.set(block, sum);
+    return sum;
+  });
   knownData.set(data, found);
   return found;
+}
+
+/** Of all blocks that are not zero, so that holes make no difference. */
+function hashOfData({ blocks }: SparseBytes, sumOf: (block: Uint8Array) => number): number {
+  let total = 0;
+  for (const [index, block] of blocks) {
+    const sum = sumOf(block);
+    if (sum !== ZERO_SUM) total = add(total, hash(`${index} ${sum}`));
+  }
+  return total;
 }
 
 function add(a: number, b: number): number {

@@ -1,7 +1,7 @@
 /** Making histories up: what comes next, by chance and by what there is. Everything follows from the seed. */
 import { below, prng, type Random } from "../../src/core/prng.ts";
 import { FILLED_BLOCKS } from "./base-volumes.ts";
-import { pathsOf, pick, randomOperation, SLOTS } from "./operations.ts";
+import { pathsOf, pick, randomOperation, type Sizes, SLOTS } from "./operations.ts";
 import { fill, randomScript, type Script } from "./scripts.ts";
 import type { Action, Crash, Setup, Step } from "./steps.ts";
 import type { World } from "./world.ts";
@@ -33,6 +33,7 @@ export function generator(seed: number): Generator {
   /** Some histories go mostly by consistency points, some mostly by fsync, some have hardly a crash, some little else; some fill up. */
   const mood: Mood = {
     sizeMax,
+    isFar: below(random, 3) === 0,
     consistencyPoints: pick(random, [2, 20, 20]),
     durability: pick(random, [2, 10, 40]),
     crashes: pick(random, [1, 4, 10]),
@@ -59,8 +60,7 @@ export function generator(seed: number): Generator {
   };
 }
 
-interface Mood {
-  readonly sizeMax: number;
+interface Mood extends Sizes {
   /** Weights, beside 100 for operations. */
   readonly consistencyPoints: number;
   readonly durability: number;
@@ -75,7 +75,7 @@ interface Mood {
 function nextAction(random: Random, world: World, mood: Mood): Action {
   const { model, snapshots, host, volume } = world;
   const rows: readonly (readonly [number, () => Action])[] = [
-    [100, () => ({ kind: "do", op: randomOperation(random, model, mood.sizeMax) })],
+    [100, () => ({ kind: "do", op: randomOperation(random, model, mood) })],
     [mood.fills, () => ({ kind: "do", op: fill(random, world) })],
     [mood.consistencyPoints, () => ({ kind: "cp" })],
     [mood.durability / 2, () => ({ kind: "log" })],

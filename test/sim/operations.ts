@@ -19,9 +19,21 @@ const NAMES = [
 export const SLOTS = 3;
 /** Sizes around the edges of inline data, blocks, the direct way to the disk and indirect blocks. */
 const SIZES = [1, 100, 128, 129, 4096, 4097, 8000, 65_536, 70_000, 300_000];
+/**
+ * Far out: more than is cut out of a file in one go, and around the edges of what trees of height 1 and 2 hold. What lies between
+ * are holes, so these files are small.
+ */
+const FAR = [8 << 20, 9 << 20, 2 ** 25 - 4096, 2 ** 25, 2 ** 25 + 5000, 40 << 20, 2 ** 34 - 1, 2 ** 34 + 4096];
 const PATHS_MAX = 400;
 
-export function randomOperation(random: Random, model: Model, sizeMax: number): Operation {
+export interface Sizes {
+  /** Of what is written at once, and about that of files. */
+  readonly sizeMax: number;
+  /** Some are much longer, and have holes. */
+  readonly isFar: boolean;
+}
+
+export function randomOperation(random: Random, model: Model, { sizeMax, isFar }: Sizes): Operation {
   const paths = pathsOf(model);
   const files = paths.filter(({ node }) => node.kind === "file");
   const old = (): string => paths[below(random, paths.length)]?.path ?? "/a";
@@ -33,7 +45,9 @@ export function randomOperation(random: Random, model: Model, sizeMax: number): 
   const anySlot = below(random, 2 * SLOTS);
   const bytes = (): number => Math.min(sizeMax, pick(random, SIZES) + below(random, 3));
   const offset = (): number =>
-    Math.min(sizeMax * 2, pick(random, [0, 0, 0, 50, 127, 4095, 4096, 16 * 4096, 20 * 4096 - 1, 200_000]));
+    isFar && below(random, 3) === 0
+      ? pick(random, FAR)
+      : Math.min(sizeMax * 2, pick(random, [0, 0, 0, 50, 127, 4095, 4096, 16 * 4096, 20 * 4096 - 1, 200_000]));
   switch (below(random, 29)) {
     case 0:
     case 1:
@@ -77,7 +91,7 @@ export function randomOperation(random: Random, model: Model, sizeMax: number): 
         path: file(),
         mode: pick(random, [0, 1, 3, 3, 16, 17]),
         offset: offset(),
-        length: bytes(),
+        length: isFar && below(random, 3) === 0 ? pick(random, FAR) : bytes(),
       };
     case 21:
       return pick<Operation>(random, [
@@ -129,7 +143,7 @@ export function randomOperation(random: Random, model: Model, sizeMax: number): 
   }
 }
 
-interface Found {
+export interface Found {
   readonly path: string;
   readonly node: ModelNode;
 }

@@ -12,6 +12,7 @@ import {
   modelNodeAt,
   type Operation,
 } from "../support/model-fs.ts";
+import { sliceOf } from "../support/sparse-bytes.ts";
 import { peek, recover, rot, watch } from "./crashes.ts";
 import { digestOfReal } from "./digest.ts";
 import { openListing } from "./listing.ts";
@@ -235,7 +236,11 @@ function operate(world: World, op: Operation): void {
   world.counts.operations += 1;
   const now = world.clock.now();
   const { refused } = world.faults;
+  const { usedInodes } = world.volume.status();
   const found = applyToReal(world.fs, world.slots, op);
+  if (op.kind === "truncate" || op.kind === "fallocate") {
+    world.counts.heirs += Math.max(0, world.volume.status().usedInodes - usedInodes);
+  }
   if (found !== "") world.trace(`  ${found}`);
   if (world.faults.refused > refused && (found === "EIO" || found === "ENOSPC")) {
     world.counts.refusals += 1;
@@ -384,7 +389,7 @@ function read(world: World, { path, offset, length }: Extract<Action, { kind: "r
   const into = new Uint8Array(length);
   refusable(world, () => {
     const count = withOpen(world.fs, path, 0, (handle) => world.fs.read(handle, offset, length, into, 0));
-    const expected = node.data.subarray(offset, offset + length);
+    const expected = sliceOf(node.data, offset, offset + length);
     assert.equal(
       Buffer.compare(into.subarray(0, count), expected),
       0,

@@ -1,8 +1,9 @@
 /** Short sequences of steps that chance alone seldom makes. Each next step is made up when it is its turn. */
 import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { below, type Random } from "../../src/core/prng.ts";
-import { modelNodeAt, type Operation } from "../support/model-fs.ts";
-import { pathsOf, pick, SLOTS } from "./operations.ts";
+import { POINTERS_PER_BLOCK } from "../../src/format/constants.ts";
+import { type Model, modelNodeAt, type Operation } from "../support/model-fs.ts";
+import { type Found, pathsOf, pick, SLOTS } from "./operations.ts";
 import { type Action, pattern } from "./steps.ts";
 import type { World } from "./world.ts";
 
@@ -12,10 +13,15 @@ export type Script = readonly ((world: World) => Action)[];
 const FILL_BYTES_MAX = 3 << 20;
 /** Less than goes to the disk at once. */
 const SMALL_BYTES = 15 * BLOCK_BYTES;
+/** Apart: each in a leaf of the tree of its own, which is what makes freeing them expensive. */
+const LEAF_BYTES = POINTERS_PER_BLOCK * BLOCK_BYTES;
+/** Freeing more leaves takes several slices. */
+const LEAVES = 18;
 /** More than it takes to fill a small volume, or its log. */
 const SMALL_WRITES = 16;
 
 const cp = (): Action => ({ kind: "cp" });
+const reclaim = (): Action => ({ kind: "reclaim" });
 const fsync = (): Action => ({ kind: "fsync", path: "/", wait: true });
 const times = (count: number, some: Script): Script => Array.from({ length: count }, () => some).flat();
 
@@ -26,7 +32,7 @@ export function randomScript(random: Random): Script {
     kind: "do",
     op: { kind: "chmod", path: pathsOf(model)[0]?.path ?? "/", mode: below(random, 0o1000) },
   });
-  switch (below(random, 6)) {
+  switch (below(random, 8)) {
     case 0: // what a frame refers to is given up, and all that is free is used
       return [write, fsync, pick(random, [remove, cut]), write, write, peek];
     case 1: // dirty blocks are all that fills the volume
@@ -43,6 +49,18 @@ export function randomScript(random: Random): Script {
       ];
     case 4: // many records of the snapshot table in one consistency point
       return [...times(SMALL_WRITES / 2, [changeSnapshot]), watch, ...times(6, [cp])];
+    case 5:
+    case 6: // what is cut out of a file is freed in slices, with crashes between them
+      return [
+        ...times(LEAVES, [spread]),
+        pick(random, [cp, fsync, spread]),
+        cutLongest,
+        pick(random, [cp, fsync, changeSnapshot]),
+        watch,
+        ...times(3, [reclaim, pick(random, [cp, fsync, cutLongest, spread, peek])]),
+        pick(random, [peek, crash]),
+        ...times(2, [reclaim, cp]),
+      ];
     default: // a file without a name gets one
       return [
         fsync,
@@ -59,6 +77,35 @@ export function randomScript(random: Random): Script {
 
   function remove(world: World): Action {
     return { kind: "do", op: { kind: "unlink", path: someFile(random, world) } };
+  }
+
+  /** A few bytes behind the end of the longest file, in a leaf of their own. */
+  function spread({ model }: World): Action {
+    const [file] = filesByLength(model);
+    if (file === undefined) return { kind: "do", op: { kind: "create", path: "/a", mode: 0o644, uid: 0 } };
+    const offset = Math.ceil(file.node.data.length / LEAF_BYTES) * LEAF_BYTES + below(random, LEAF_BYTES);
+    return {
+      kind: "do",
+      op: { kind: "write", path: file.path, offset, data: pattern(100, 1 + below(random, 255), 7) },
+    };
+  }
+
+  /** Its end, its start, or a part of its middle. */
+  function cutLongest({ model }: World): Action {
+    const [file] = filesByLength(model);
+    if (file === undefined) return { kind: "cp" };
+    const { path } = file;
+    const { length } = file.node.data;
+    const at = pick(random, [0, below(random, BLOCK_BYTES), below(random, Math.min(length + 1, 4 * LEAF_BYTES))]);
+    const op: Operation =
+      below(random, 2) === 0
+        ? { kind: "truncate", path, sizeBytes: at }
+        : { kind: "fallocate", path, mode: 3, offset: at, length: Math.max(1, length - below(random, 2 * LEAF_BYTES)) };
+    return { kind: "do", op };
+  }
+
+  function crash(): Action {
+    return { kind: "crash", how: pick(random, ["power", "kill"]), seed: random.u32(), again: [] };
   }
 
   function write(world: World): Action {
@@ -80,6 +127,11 @@ export function randomScript(random: Random): Script {
     if (below(random, 2) === 0) return { kind: "snapshot", what: "delete", name };
     return { kind: "snapshot", what: "rename", name, into: `${name}'` };
   }
+}
+
+function filesByLength(model: Model): readonly Found[] {
+  const files = pathsOf(model).filter(({ node }) => node.kind === "file");
+  return files.toSorted((a, b) => b.node.data.length - a.node.data.length);
 }
 
 function someFile(random: Random, { model }: World): string {

@@ -63,6 +63,10 @@ export interface Counts {
   consistencyPoints: number;
   fullAnswers: number;
   refusals: number;
+  /** Times that something large was cut out of a file. */
+  heirs: number;
+  /** Crashes when something was yet to be freed in slices. */
+  doomed: number;
   rotten: number;
   /** Logs with rot in a frame that was acknowledged. */
   rottenLogs: number;
@@ -152,6 +156,8 @@ export function openWorld(setup: Setup, trace: (line: string) => void): World {
       consistencyPoints: 0,
       fullAnswers: 0,
       refusals: 0,
+      heirs: 0,
+      doomed: 0,
       rotten: 0,
       rottenLogs: 0,
       transfers: 0,

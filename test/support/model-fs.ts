@@ -3,6 +3,7 @@
  * durability; it is what the real one is compared with. Operations go by path and answer "" or the name of an errno.
  */
 import type { Time } from "../../src/core/clock.ts";
+import { NO_BYTES, overwrite, resized, type SparseBytes, sliceOf, sparseBytes, zeroed } from "./sparse-bytes.ts";
 
 export interface ModelNode {
   kind: "file" | "directory" | "symlink" | "special";
@@ -12,8 +13,7 @@ export interface ModelNode {
   rdev: number;
   mtime: Time;
   ctime: Time;
-  /** Never changed, only replaced: copies of the model share it. */
-  data: Uint8Array;
+  data: SparseBytes;
   names: number;
   entries: Map<string, ModelNode>;
   parent: ModelNode | undefined;
@@ -98,7 +98,7 @@ function newNode(kind: ModelNode["kind"], mode: number, now: Time): ModelNode {
     rdev: 0,
     mtime: now,
     ctime: now,
-    data: new Uint8Array(0),
+    data: NO_BYTES,
     names: 0,
     entries: new Map(),
     parent: undefined,
@@ -167,7 +167,7 @@ function run(model: Model, op: Operation, now: Time): void {
     }
     case "symlink": {
       const node = newNode("symlink", 0o120777, now);
-      node.data = new Uint8Array(Buffer.from(op.target, "latin1"));
+      node.data = sparseBytes(Buffer.from(op.target, "latin1"));
       add(model, op.path, node, now);
       return;
     }
@@ -205,22 +205,22 @@ function run(model: Model, op: Operation, now: Time): void {
       if (node.kind !== "file") throw new ModelError(node.kind === "directory" ? "EISDIR" : "EINVAL");
       if (node.data.length === op.sizeBytes) return;
       node.xattrs.delete("security.capability");
-      resize(node, op.sizeBytes);
+      node.data = resized(node.data, op.sizeBytes);
       stamp(node, now);
       return;
     }
     case "fallocate": {
       const node = fileOf(model, op.path);
       const end = op.offset + op.length;
-      if ((op.mode & ~1) !== 0) node.data = node.data.slice().fill(0, op.offset, end);
-      if ((op.mode & 1) === 0 && end > node.data.length) resize(node, end);
+      if ((op.mode & ~1) !== 0) node.data = zeroed(node.data, op.offset, end);
+      if ((op.mode & 1) === 0 && end > node.data.length) node.data = resized(node.data, end);
       stamp(node, now);
       return;
     }
     case "copyRange": {
       const from = fileOf(model, op.path);
       const into = fileOf(model, op.into);
-      write(into, op.offset, from.data.slice(op.fromOffset, op.fromOffset + op.length), now);
+      write(into, op.offset, sliceOf(from.data, op.fromOffset, op.fromOffset + op.length), now);
       return;
     }
     case "chmod": {
@@ -432,17 +432,8 @@ function unlink(dir: ModelNode, name: string, node: ModelNode, now: Time): void 
 function write(node: ModelNode, offset: number, data: Uint8Array, now: Time): void {
   if (data.length === 0) return;
   node.xattrs.delete("security.capability");
-  const changed = new Uint8Array(Math.max(node.data.length, offset + data.length));
-  changed.set(node.data);
-  changed.set(data, offset);
-  node.data = changed;
+  node.data = overwrite(node.data, offset, data);
   stamp(node, now);
-}
-
-function resize(node: ModelNode, sizeBytes: number): void {
-  const data = new Uint8Array(sizeBytes);
-  data.set(node.data.subarray(0, sizeBytes));
-  node.data = data;
 }
 
 function stamp(node: ModelNode, now: Time): void {
