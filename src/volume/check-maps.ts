@@ -76,7 +76,13 @@ export function checkMapPage(store: BlockStore, report: Report, { kind, map, ind
     found = nodeAt(store, map.tree, 0, index)?.words;
   } catch (error) {
     if (!(error instanceof CorruptionError) && !(error instanceof FsError)) throw error;
-    report.add("checksum", `the ${nouns[kind].map} cannot be read: ${error.message}`, { ino: map.ino });
+    const { message, vbn } = error;
+    const place = { ino: map.ino, ...(vbn === undefined ? {} : { vbn }) };
+    report.add(
+      error instanceof FsError ? "unreadable" : "checksum",
+      `the ${nouns[kind].map} cannot be read: ${message}`,
+      place,
+    );
     return;
   }
   for (let w = 0; w < REGION_WORDS; w++) {
