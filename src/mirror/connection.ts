@@ -256,6 +256,7 @@ function serve(socket: TLSSocket, peer: string, handlerOf: (connection: Connecti
   socket.on("drain", () => handler.drained());
   socket.on("error", (error) => {
     failure ??= error;
+    socket.destroy(); // after a record that does not verify it is not closed by itself
   });
   socket.on("end", () => socket.destroySoon());
   socket.on("close", () => handler.closed(failure));
