@@ -42,6 +42,7 @@ export function generator(seed: number): Generator {
     snapshots: pick(random, [0, 3, 10, 40]),
     names: SNAPSHOT_NAMES.slice(0, pick(random, [2, 4, 20])),
     sends: isFilled ? 0 : pick(random, [0, 0, 4]),
+    reopens: pick(random, [1, 4]),
   };
   let steps = 0;
   let at = 0;
@@ -70,10 +71,11 @@ interface Mood extends Sizes {
   readonly snapshots: number;
   readonly names: readonly string[];
   readonly sends: number;
+  readonly reopens: number;
 }
 
 function nextAction(random: Random, world: World, mood: Mood): Action {
-  const { model, snapshots, host, volume } = world;
+  const { model, snapshots, host, volume, isLogApart } = world;
   const rows: readonly (readonly [number, () => Action])[] = [
     [100, () => ({ kind: "do", op: randomOperation(random, model, mood) })],
     [mood.fills, () => ({ kind: "do", op: fill(random, world) })],
@@ -85,7 +87,7 @@ function nextAction(random: Random, world: World, mood: Mood): Action {
     [3, () => ({ kind: "relieve" })],
     [3, () => ({ kind: "reclaim" })],
     [1, () => ({ kind: "compare" })],
-    [1, () => ({ kind: "reopen", apart: below(random, 3) === 0 })],
+    [mood.reopens, () => ({ kind: "reopen", apart: below(random, 2) === 0 })],
     [4, () => ({ kind: "list", path: somePath(random, world, "directory"), count: 1 + below(random, 5) })],
     [
       4,
@@ -104,7 +106,7 @@ function nextAction(random: Random, world: World, mood: Mood): Action {
       host.provenSeq > volume.committed.logSeq ? mood.durability : mood.faults / 2,
       () => ({ kind: "rot", seed: random.u32() }),
     ],
-    [mood.faults, () => fault(random)],
+    [isLogApart ? mood.faults + 2 : mood.faults, () => fault(random, world)],
     [mood.sends, () => ({ kind: "send", name: pick(random, snapshots.size > 0 ? [...snapshots.keys()] : mood.names) })],
     [mood.sends * 3, () => ({ kind: "receive", frames: 1 + below(random, 4), checkpoint: below(random, 2) === 0 })],
     [mood.sends * 2, () => ({ kind: "cutOther", after: below(random, 6), seed: random.u32() })],
@@ -151,10 +153,12 @@ function changeSnapshots(random: Random, names: readonly string[], there: readon
   }
 }
 
-function fault(random: Random): Action {
+function fault(random: Random, { isLogApart }: World): Action {
+  const inLog = isLogApart && below(random, 2) === 0;
   return {
     kind: "fault",
-    on: pick(random, ["read", "write", "write", "flush"]),
+    inLog,
+    on: inLog ? pick(random, ["write", "flush"]) : pick(random, ["read", "write", "write", "flush"]),
     code: pick(random, ["EIO", "ENOSPC"]),
     after: below(random, pick(random, [1, 5, 20])),
     times: pick(random, [1, 1, 3]),

@@ -14,6 +14,7 @@ import {
 } from "../support/model-fs.ts";
 import { sliceOf } from "../support/sparse-bytes.ts";
 import { peek, recover, rot, watch } from "./crashes.ts";
+import { compareDamaged } from "./damaged.ts";
 import { digestOfReal } from "./digest.ts";
 import { openListing } from "./listing.ts";
 import { type Action, encodeHistory, type History, type Setup, type Step } from "./steps.ts";
@@ -92,11 +93,23 @@ function runStep(world: World, step: Step): void {
   if (world.volume.failure !== undefined) fail(world, step, world.volume.failure);
 }
 
-/** A consistency point has failed, and with it the volume: whoever runs it can only open it again. */
+/**
+ * Something could not be made durable, and so the volume has failed: it shows what it did, but what was about to be written
+ * may be lost, and whoever runs it can only open it again. A consistency point that was on its way when the log failed may
+ * come to its end.
+ */
 function fail(world: World, { at }: Step, error: unknown): void {
   world.trace(`  the volume has failed: ${String(error)}`);
   world.counts.refusals += 1;
   world.armed = undefined;
+  world.disk.cutAfter(Number.POSITIVE_INFINITY);
+  const { last } = world.faults;
+  const isInMemory = last?.inLog === true || last?.on === "flush";
+  quietly(world, () => (isInMemory ? compareWorld(world) : compareDamaged(world.fs, world.model)));
+  if (last?.inLog === true) {
+    world.counts.logRefusals += 1;
+    if (at % 3 === 0) world.host.settle();
+  }
   recover(world, { how: at % 2 === 0 ? "kill" : "power", seed: at, again: [] });
 }
 

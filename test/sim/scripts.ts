@@ -32,7 +32,7 @@ export function randomScript(random: Random): Script {
     kind: "do",
     op: { kind: "chmod", path: pathsOf(model)[0]?.path ?? "/", mode: below(random, 0o1000) },
   });
-  switch (below(random, 8)) {
+  switch (below(random, 9)) {
     case 0: // what a frame refers to is given up, and all that is free is used
       return [write, fsync, pick(random, [remove, cut]), write, write, peek];
     case 1: // dirty blocks are all that fills the volume
@@ -55,11 +55,24 @@ export function randomScript(random: Random): Script {
         ...times(LEAVES, [spread]),
         pick(random, [cp, fsync, spread]),
         cutLongest,
-        pick(random, [cp, fsync, changeSnapshot]),
-        watch,
+        pick(random, [cp, fsync, changeSnapshot, cutLongest, removeLongest]),
+        pick(random, [watch, peek, cutLongest, removeLongest]),
         ...times(3, [reclaim, pick(random, [cp, fsync, cutLongest, spread, peek])]),
         pick(random, [peek, crash]),
         ...times(2, [reclaim, cp]),
+      ];
+    case 7: // the device refuses that the log is on, also while a consistency point is on its way
+      return [
+        (): Action => ({ kind: "reopen", apart: true }),
+        change,
+        fsync,
+        pick(random, [cp, fsync]),
+        change,
+        refuseLog,
+        pick(random, [fsync, watch]),
+        change,
+        fsync,
+        peek,
       ];
     default: // a file without a name gets one
       return [
@@ -79,6 +92,12 @@ export function randomScript(random: Random): Script {
     return { kind: "do", op: { kind: "unlink", path: someFile(random, world) } };
   }
 
+  function refuseLog(): Action {
+    const on = pick(random, ["write", "flush"] as const);
+    const code = pick(random, ["EIO", "ENOSPC"] as const);
+    return { kind: "fault", inLog: true, on, code, after: below(random, 2), times: 1 };
+  }
+
   /** A few bytes behind the end of the longest file, in a leaf of their own. */
   function spread({ model }: World): Action {
     const [file] = filesByLength(model);
@@ -96,7 +115,7 @@ export function randomScript(random: Random): Script {
     if (file === undefined) return { kind: "cp" };
     const { path } = file;
     const { length } = file.node.data;
-    const at = pick(random, [0, below(random, BLOCK_BYTES), below(random, Math.min(length + 1, 4 * LEAF_BYTES))]);
+    const at = pick(random, [0, 0, below(random, BLOCK_BYTES), below(random, Math.min(length + 1, 4 * LEAF_BYTES))]);
     const op: Operation =
       below(random, 2) === 0
         ? { kind: "truncate", path, sizeBytes: at }
@@ -127,6 +146,10 @@ export function randomScript(random: Random): Script {
     if (below(random, 2) === 0) return { kind: "snapshot", what: "delete", name };
     return { kind: "snapshot", what: "rename", name, into: `${name}'` };
   }
+}
+
+function removeLongest({ model }: World): Action {
+  return { kind: "do", op: { kind: "unlink", path: filesByLength(model)[0]?.path ?? "/a" } };
 }
 
 function filesByLength(model: Model): readonly Found[] {

@@ -34,6 +34,7 @@ test("after a crash at any point the volume is a version that is new enough, wit
     consistencyPoints: 5 * FIXED_RUNS,
     fullAnswers: 20,
     refusals: 5,
+    logRefusals: 1,
     heirs: 20,
     doomed: 50,
     rotten: 5,

@@ -31,6 +31,8 @@ export interface Fault {
   readonly code: "EIO" | "ENOSPC";
   readonly after: number;
   readonly times: number;
+  /** By the device that the log is on, when it is apart. Default: by the volume's own. */
+  readonly inLog?: boolean;
 }
 
 export type Action =

@@ -26,7 +26,7 @@ import { copyModel, type Model } from "../support/model-fs.ts";
 import { protectedBlocks } from "../support/protected-blocks.ts";
 import { baseVolume, FILLER } from "./base-volumes.ts";
 import { type Digest, digestOfModel, digestOfReal } from "./digest.ts";
-import { type FaultyDevice, faultyDevice } from "./faults.ts";
+import { type Faults, openFaults } from "./faults.ts";
 import { type Host, openHost } from "./host.ts";
 import type { Listing } from "./listing.ts";
 import { type Image, type Looks, openLooks } from "./looks.ts";
@@ -63,6 +63,8 @@ export interface Counts {
   consistencyPoints: number;
   fullAnswers: number;
   refusals: number;
+  /** Times that the volume has failed for a log apart that refused. */
+  logRefusals: number;
   /** Times that something large was cut out of a file. */
   heirs: number;
   /** Crashes when something was yet to be freed in slices. */
@@ -92,7 +94,7 @@ export interface World {
   /** Where the change log is when it is not in the volume. */
   log: CrashDevice;
   isLogApart: boolean;
-  faults: FaultyDevice;
+  faults: Faults;
   volume: Volume;
   fs: OpenFileSystem;
   slots: Slots;
@@ -156,6 +158,7 @@ export function openWorld(setup: Setup, trace: (line: string) => void): World {
       consistencyPoints: 0,
       fullAnswers: 0,
       refusals: 0,
+      logRefusals: 0,
       heirs: 0,
       doomed: 0,
       rotten: 0,
@@ -199,7 +202,7 @@ export function attach(world: World, image: Image): void {
 /** The process has died, the host lives: these are the disks still. */
 export function goOn(world: World): void {
   world.disk.cutAfter(Number.POSITIVE_INFINITY);
-  world.faults = faultyDevice(world.disk);
+  world.faults = openFaults();
   world.guards = [protectedBlocks(world.disk, readFsinfo(world.disk))];
 }
 
@@ -239,7 +242,8 @@ export function openOn(
 export function openDisk(world: World): Opened {
   const { faults, random } = world;
   const isGuarded = (vbn: number): boolean => world.guards.some((guard) => guard(vbn)) || world.isReferred(vbn);
-  return openOn(world, random, guardedDevice(faults, isGuarded), world.log);
+  const disk = guardedDevice(faults.faulty(world.disk, { isLog: false }), isGuarded);
+  return openOn(world, random, disk, faults.faulty(world.log, { isLog: true }));
 }
 
 /** Goes on with what was opened, which is this version. */
