@@ -26,6 +26,10 @@ NODE    := node --enable-source-maps
 RUNNER  := $(NODE) --test --test-reporter=spec
 BIN     := node_modules/.bin
 
+# What Node is started with: the command, and the daemon's process and threads.
+STARTED := src/main.ts $(addprefix src/daemon/,background-process.ts server-thread.ts log-thread.ts check-thread.ts)
+BUNDLE  := $(BIN)/esbuild --platform=node --target=node20.19 --entry-names=[name] --log-level=warning
+
 INTO    := $(DESTDIR)$(PREFIX)/lib/tidemark
 # A file of src/daemon/install with the places of this installation in it.
 template = sed -e "s|@NODE@|$$(command -v node)|" -e 's|@LIB@|$(PREFIX)/lib/tidemark|' src/daemon/install/$(1).in
@@ -38,12 +42,12 @@ help: ## print this text
 install: $(BUILT) ## copy the command, mount helpers and unit (PREFIX=/usr/local DESTDIR=)
 	rm -rf $(INTO)
 	mkdir -p $(INTO)/dist $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(UNITS)
-	cp -R dist/src $(INTO)/dist/
+	cp -R dist/command $(INTO)/dist/
 	cp package.json README.md LICENSE $(INTO)/
 	npm ls --omit=dev --all --parseable --loglevel=error | sed -n 's|^$(CURDIR)/||p' | sort -u | while read -r module; do \
 		mkdir -p "$(INTO)/$$(dirname "$$module")" && cp -R "$$module" "$(INTO)/$$(dirname "$$module")/" || exit 1; \
 	done
-	ln -sf ../lib/tidemark/dist/src/main.js $(DESTDIR)$(PREFIX)/bin/tidemark
+	ln -sf ../lib/tidemark/dist/command/main.js $(DESTDIR)$(PREFIX)/bin/tidemark
 	$(call template,tidemark@.service) > $(DESTDIR)$(UNITS)/tidemark@.service
 	@if mkdir -p $(DESTDIR)$(HELPERS) && [ -w $(DESTDIR)$(HELPERS) ]; then \
 		for helper in mount umount; do \
@@ -62,7 +66,7 @@ uninstall: ## remove what install has copied
 		rm -f $(DESTDIR)$(HELPERS)/$$helper.fuse.tidemark $(DESTDIR)$(HELPERS)/$$helper.tidemark; \
 	done
 
-build: $(BUILT) ## compile src and test into dist
+build: $(BUILT) ## compile src and test into dist, and bundle the command
 
 fmt: $(MODULES) ## format and sort imports, in place
 	$(BIN)/biome check --write
@@ -113,9 +117,16 @@ $(MODULES): package-lock.json .npmrc
 	@touch $@
 
 # Output without a source would still be run as a test: it goes first. Directories are among the sources, so a removal counts.
-$(BUILT): $(MODULES) tsconfig.json $(SOURCES)
+# The bundle is made in two steps, for esbuild splits ES modules only, and Node loads CommonJS faster: see decisions.md.
+$(BUILT): $(MODULES) Makefile tsconfig.json $(SOURCES)
 	@mkdir -p dist
-	@find dist -name '*.js' | while read -r js; do ts=$${js#dist/}; [ -e "$${ts%.js}.ts" ] || rm -f "$$js" "$$js.map"; done
+	@find dist -name '*.js' -not -path 'dist/command/*' | while read -r js; do ts=$${js#dist/}; [ -e "$${ts%.js}.ts" ] || rm -f "$$js" "$$js.map"; done
 	$(BIN)/tsc
-	@[ ! -e dist/src/main.js ] || chmod +x dist/src/main.js
+	@rm -rf dist/bundle dist/command
+	@$(BUNDLE) --bundle --splitting --external:koffi --external:fuse-native --format=esm --outdir=dist/bundle $(STARTED)
+	@$(BUNDLE) --format=cjs --supported:dynamic-import=false --outdir=dist/command \
+		--banner:js='"use strict"; const fileUrl = require("node:url").pathToFileURL(__filename);' --define:import.meta.url=fileUrl dist/bundle/*.js
+	@echo '{ "type": "commonjs" }' > dist/command/package.json
+	@chmod +x dist/command/main.js
+	@rm -rf dist/bundle
 	@touch $@

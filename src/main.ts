@@ -1,4 +1,9 @@
 #!/usr/bin/env node
 import { main } from "./cli/main.ts";
 
-process.exitCode = await main(process.argv.slice(2));
+/** Two folders up, as it was compiled and as it is bundled. */
+const packageFile = new URL("../../package.json", import.meta.url);
+
+void main(process.argv.slice(2), packageFile).then((exitCode) => {
+  process.exitCode = exitCode;
+});

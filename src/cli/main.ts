@@ -16,8 +16,8 @@ const helpers = new Map([
   ["umount-helper", "umount"],
 ] as const) as ReadonlyMap<string, "mount" | "umount">;
 
-/** Runs one command line, without the name of the program. Returns the exit code. */
-export async function main(args: readonly string[]): Promise<number> {
+/** Runs one command line, without the name of the program; the file tells its version. Returns the exit code. */
+export async function main(args: readonly string[], packageFile: URL): Promise<number> {
   process.stdout.on("error", onBrokenPipe);
   const helper = helpers.get(args[0] ?? "");
   if (helper !== undefined) {
@@ -28,7 +28,7 @@ export async function main(args: readonly string[]): Promise<number> {
   try {
     if (!(await runPlain(args))) {
       const { parser } = await import("./parser.ts");
-      await (await parser(args)).parseAsync();
+      await (await parser(args, packageFile)).parseAsync();
     }
     return typeof process.exitCode === "number" ? process.exitCode : 0;
   } catch (error) {

@@ -7,7 +7,7 @@ import { commandTable, nouns } from "./command-table.ts";
 import { exitCodeHelp, exitCodes } from "./exit-codes.ts";
 
 /** Loads all commands; `parseAsync` runs the one that the line names. */
-export async function parser(args: readonly string[]): Promise<Argv<GlobalOptions>> {
+export async function parser(args: readonly string[], packageFile: URL): Promise<Argv<GlobalOptions>> {
   const root = yargs([...args])
     .scriptName("tidemark")
     .usage("$0 COMMAND\n\nA copy-on-write filesystem in one block file, with snapshots, image streams and mirrors.")
@@ -23,7 +23,7 @@ export async function parser(args: readonly string[]): Promise<Argv<GlobalOption
     .demandCommand(1, "name a command")
     .completion("completion", "Print a completion script for bash or zsh")
     .recommendCommands()
-    .version(version())
+    .version(versionIn(packageFile))
     .help()
     .wrap(Math.min(120, process.stdout.columns ?? 120))
     .exitProcess(false)
@@ -41,9 +41,8 @@ export async function parser(args: readonly string[]): Promise<Argv<GlobalOption
   return root;
 }
 
-/** Of the package; a build that lies elsewhere has none. */
-function version(): string {
-  const path = new URL("../../../package.json", import.meta.url);
-  if (!existsSync(path)) return "0.0.0";
-  return (JSON.parse(readFileSync(path, "utf8")) as { readonly version: string }).version;
+/** A build that lies elsewhere has none. */
+function versionIn(packageFile: URL): string {
+  if (!existsSync(packageFile)) return "0.0.0";
+  return (JSON.parse(readFileSync(packageFile, "utf8")) as { readonly version: string }).version;
 }

@@ -7,11 +7,15 @@ import { runDaemon } from "./run.ts";
 const config = JSON.parse(process.argv[2] ?? "") as MountConfig;
 process.title = `tidemark mount ${config.volume} ${config.mountPoint}`;
 
-try {
-  await runDaemon(config, () => report({ kind: "ready", pid: process.pid }));
-} catch (error) {
-  process.exitCode = 1;
-  report({ kind: "error", error: plainError(error) });
+void run();
+
+async function run(): Promise<void> {
+  try {
+    await runDaemon(config, () => report({ kind: "ready", pid: process.pid }));
+  } catch (error) {
+    process.exitCode = 1;
+    report({ kind: "error", error: plainError(error) });
+  }
 }
 
 /** Whoever started us may be gone: then nobody is told. */

@@ -58,7 +58,7 @@ import { systemClock, systemRandom } from "./system.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
 import { causeOf, performVerb, type VolumeRequest } from "./volume-verbs.ts";
 
-await run(workerData as ServerStart);
+void run(workerData as ServerStart);
 
 async function run(start: ServerStart): Promise<void> {
   const { port } = start;

@@ -9,7 +9,7 @@
  *     make bench FULL=1             these too
  *     make bench QUICK=1            small sizes, one round, under three minutes
  *     ROWS=git,untar PEERS=tidemark,btrfs ROUNDS=5 JSON=result.json DIRECTORY=/mnt/disk
- *     BUILDS=before=/other/dist/src/main.js     other builds of Tidemark, as peers
+ *     BUILDS=before=/other/dist/command/main.js     other builds of Tidemark, as peers
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, release, tmpdir, totalmem } from "node:os";

@@ -72,7 +72,7 @@ export const peerNames = ["tidemark", "btrfs", "zfs-fuse", "fuse2fs", "bindfs", 
 export type PeerName = (typeof peerNames)[number];
 
 const makers: Readonly<Record<PeerName, (place: Place) => Peer>> = {
-  tidemark: (place) => tidemark("tidemark", join(import.meta.dirname, "../../src/main.js"), place),
+  tidemark: (place) => tidemark("tidemark", join(import.meta.dirname, "../../command/main.js"), place),
   btrfs,
   "zfs-fuse": zfsFuse,
   fuse2fs,

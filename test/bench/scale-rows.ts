@@ -7,7 +7,7 @@ import type { Row, Session } from "./rows.ts";
 
 const workPath = join(import.meta.dirname, "work.js");
 const scalePath = join(import.meta.dirname, "scale-work.js");
-const mainPath = join(import.meta.dirname, "../../src/main.js");
+const mainPath = join(import.meta.dirname, "../../command/main.js");
 const TIDE = `'${process.execPath}' '${mainPath}'`;
 
 export const scaleRows: readonly Row[] = [

@@ -11,7 +11,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { hostFor, type RemoteHost } from "./remote-host.ts";
 
-const tidemarkPath = fileURLToPath(new URL("../../src/main.js", import.meta.url));
+const tidemarkPath = fileURLToPath(new URL("../../command/main.js", import.meta.url));
 const STEP_MS_MAX = 60_000;
 /** A real tree of some thousand files that every machine with Node has: npm itself. */
 const REAL_TREE = join(dirname(process.execPath), "../lib/node_modules/npm");

@@ -150,7 +150,7 @@ interface Mirrors {
 async function updatesReach(source: string, count: number): Promise<void> {
   for (let tries = 0; tries < 20 * count + 600; tries += 1) {
     const { stdout } = await run(process.execPath, [
-      fileURLToPath(new URL("../../src/main.js", import.meta.url)),
+      fileURLToPath(new URL("../../command/main.js", import.meta.url)),
       "mirror",
       "status",
       source,

@@ -9,7 +9,7 @@ import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 
 /** The built command, beside the built tests. */
-export const tidemarkPath: string = fileURLToPath(new URL("../../src/main.js", import.meta.url));
+export const tidemarkPath: string = fileURLToPath(new URL("../../command/main.js", import.meta.url));
 
 const OUTPUT_BYTES_MAX = 256 * 1024 * 1024;
 const RUN_MS_MAX = 60_000;

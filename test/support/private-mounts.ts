@@ -64,7 +64,7 @@ export function installHelpers(folder: string): string {
   for (const helper of ["mount", "umount"]) {
     const template = readFileSync(join(sources(), `src/daemon/install/${helper}.fuse.tidemark.in`), "utf8");
     const path = join(sbin, `${helper}.fuse.tidemark`);
-    const made = template.replace("@NODE@", process.execPath).replace("@LIB@/dist/src/main.js", tidemarkPath);
+    const made = template.replace("@NODE@", process.execPath).replace("@LIB@/dist/command/main.js", tidemarkPath);
     writeFileSync(path, made);
     chmodSync(path, 0o755);
     symlinkSync(`${helper}.fuse.tidemark`, join(sbin, `${helper}.tidemark`));
