@@ -64,6 +64,12 @@ const COPY_BYTES_MAX = 8 << 20;
 const COPY_CHUNK_BYTES = 1 << 20;
 /** Files that are not worth more than one request. */
 const REREAD_BYTES_MAX = 1 << 20;
+/**
+ * At the beginning of a listing nobody knows whether the attributes will be wanted, so they are told as long as that is cheap:
+ * the inodes of a small directory that was made at one time lie together, those of a large one are everywhere. Who does want
+ * them looks the names up, and the kernel asks for the attributes of all that follow.
+ */
+const TRIAL_MISSES_MAX = 16;
 
 const BY_ROOT: Changed = { killPriv: false };
 
@@ -299,9 +305,11 @@ function readDirectory(context: Context, open: OpenInode, cookie: number, plus: 
     if (!emit(".." as Name, above, DT_DIR, COOKIE_DOT_DOT, undefined)) return;
   }
   const isListing = snapshotsListed(context, state, ino);
+  const { store } = inodes;
+  const missesMax = cookie === 0 ? store.missCount + TRIAL_MISSES_MAX : Number.POSITIVE_INFINITY;
   let isRoom = true;
   eachEntry(new DirectoryFile(inodes, inode), keyAfterCookie(cookie), (name, childIno, type, key) => {
-    const child = plus ? childOrDamaged(inodes, childIno) : undefined;
+    const child = plus && store.missCount < missesMax ? childOrDamaged(inodes, childIno) : undefined;
     const home = child === undefined ? state : states.homeOf(state, child);
     const entry = child === undefined ? undefined : entryOf(context, home, child);
     isRoom = emit(name as Name, inoHigh + childIno, type, cookieOf(key), entry);

@@ -104,7 +104,7 @@ export interface FileSystemStatus {
 
 /**
  * Receives directory entries one by one; false: no room, and this entry was not taken. `cookie` resumes after
- * this entry. `entry` is there for a readdirplus: the emitter has counted a lookup if it is taken.
+ * this entry. `entry` is there for a readdirplus, where it costs little: a lookup is counted if the emitter takes it.
  */
 export type EmitEntry = (name: Name, ino: number, type: number, cookie: number, entry: Entry | undefined) => boolean;
 

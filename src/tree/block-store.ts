@@ -31,6 +31,8 @@ export interface BlockStore {
   /** First block of the tree area; a pointer below it, or beyond the end, is corrupt. */
   readonly firstVbn: number;
   readonly endVbn: number;
+  /** Metadata blocks that have been asked of the device so far. */
+  readonly missCount: number;
   /** The block, verified. Only to be read; valid until the next `beginOperation`. Throws CorruptionError. */
   read(vbn: number, expected: number): CachedBlock;
   /** Takes the block out of the cache for its new owner to change, reading it first if need be. */
@@ -104,6 +106,7 @@ export function openBlockStore({
   }
 
   let missedVbn = Number.NEGATIVE_INFINITY;
+  let missCount = 0;
 
   function readAround(vbn: number): void {
     const isNear = Math.abs(vbn - missedVbn) < NEAR_BLOCKS;
@@ -116,6 +119,7 @@ export function openBlockStore({
   function load(vbn: number, expected: number): CachedBlock {
     checkVbn(vbn);
     readAround(vbn);
+    missCount += 1;
     const block = buffer();
     try {
       readVerified(vbn, expected, block.bytes);
@@ -167,6 +171,9 @@ export function openBlockStore({
     space,
     firstVbn,
     endVbn,
+    get missCount(): number {
+      return missCount;
+    },
     read(vbn, expected): CachedBlock {
       const cached = cache.get(vbn);
       if (cached !== undefined && cached.checksum === expected) return cached;
