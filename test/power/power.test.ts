@@ -2,18 +2,12 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { run, skipWithoutMounts } from "../support/mounts.ts";
+import { skipWithoutMounts } from "../support/mounts.ts";
+import { skipWithoutNbd } from "../support/nbd.ts";
 import { crashes, type Outcome } from "./power-cuts.ts";
 import { openWitness } from "./witness.ts";
 
-async function skipWithoutDisk(): Promise<string | false> {
-  const { code } = await run("/bin/sh", ["-c", "command -v nbdkit && command -v nbdfuse"]);
-  if (code === 0) return skipWithoutMounts();
-  assert.notEqual(process.env["CI"], "true", "CI has nbdkit and nbdfuse");
-  return "there is no nbdkit or no nbdfuse here";
-}
-
-const withoutDisk = await skipWithoutDisk();
+const withoutDisk = await skipWithoutNbd();
 
 test("what was acknowledged is there after a power cut", { skip: withoutDisk }, async () => {
   const outcomes: Outcome[] = [];
