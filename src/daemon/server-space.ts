@@ -18,8 +18,10 @@ const FULL_NOTE_MS = 60_000;
 
 /** Changes that come on top of a full measure are looked through so many times. */
 const RELIEF_STEPS = 16;
-/** Written in one go before a consistency point: 512 KiB. Requests come between. */
-const EASE_BLOCKS = 128;
+/** Written in one go before a consistency point: 64 KiB, a tenth of a millisecond. Requests come between. */
+const EASE_BLOCKS = 16;
+/** Slices while no request waits, before the main thread's messages are looked at. */
+const EASE_SLICES = 16;
 
 /**
  * Keeps the changes in memory within their bound. While a consistency point is in flight, data goes to its final
@@ -61,12 +63,14 @@ export function afterEasing(server: Server, freeze: () => void): void {
   ease(server);
 }
 
-/** A slice. While another consistency point is in flight the disk has enough to do: it goes on after that. */
+/** A slice, or some while no request waits. As long as another consistency point is in flight the disk has enough to do. */
 export function ease(server: Server): void {
   const { easing, turns } = server;
   if (easing === undefined || turns.state.phase === "flushing") return;
-  if (turns.state.phase === "idle" && easing.slicesLeft > 0 && relieveSlice(server)) {
+  for (let slices = 0; turns.state.phase === "idle" && easing.slicesLeft > 0 && relieveSlice(server); ) {
     easing.slicesLeft -= 1;
+    slices += 1;
+    if (slices < EASE_SLICES && !server.isRequestWaiting()) continue;
     offerToGoOn(server);
     return;
   }

@@ -35,6 +35,8 @@ export interface Server {
   readonly writers: Writers;
   /** Where the kernel may keep what is written: for pages that it has still. */
   room: WriteBackRoom | undefined;
+  /** Whether a request waits; true where that cannot be told. */
+  isRequestWaiting: () => boolean;
   /** To be called after each request. */
   readonly beat: Beat;
   readonly send: (message: FromServer) => void;

@@ -129,6 +129,7 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     isUnfinished: false,
     writers: makeWriters(),
     room: undefined,
+    isRequestWaiting: () => true,
     beat:
       pulse === undefined
         ? () => {}
@@ -170,6 +171,8 @@ function serveMount(server: Server, calls: HostCalls | undefined): void {
     const { descriptor, nodePrefix, dirtyPagesBytesMax } = message;
     const writeBack = volume.writable && holdAll === undefined;
     if (writeBack) server.room = openRoom(server, dirtyPagesBytesMax);
+    const isRequestWaiting = calls && (() => calls.isReadable(descriptor));
+    server.isRequestWaiting = isRequestWaiting ?? server.isRequestWaiting;
     serve({
       descriptor,
       fileSystem: server.gate.fileSystem,
@@ -188,7 +191,7 @@ function serveMount(server: Server, calls: HostCalls | undefined): void {
       writers: server.writers,
       nodePrefix,
       send: (errand, request) => send({ kind: "errand", errand, request }),
-      isRequestWaiting: calls === undefined ? undefined : () => calls.isReadable(descriptor),
+      isRequestWaiting,
       log: (text) => send({ kind: "log", message: text }),
     });
     return;

@@ -14,7 +14,7 @@ interface Stage {
   readonly frozen: FrozenCp[];
 }
 
-function stage(): Stage {
+function stage({ isRequestWaiting = (): boolean => true } = {}): Stage {
   const bench = makeBench();
   const frozen: FrozenCp[] = [];
   const turns = cpTurns(bench.volume, { send: (cp) => void frozen.push(cp), onFailure: () => endEasing(server) });
@@ -24,6 +24,7 @@ function stage(): Stage {
     turns,
     easing: undefined,
     isUnfinished: false,
+    isRequestWaiting,
     send: () => {},
   } as unknown as Server;
   return { bench, server, frozen };
@@ -50,16 +51,46 @@ test("who waits for a consistency point gets all that was written before, though
   let slices = 0;
   for (; server.easing !== undefined; slices++) {
     assert.equal(frozen.length, 0);
-    dirty(bench, 300, 2); // more than a slice
+    dirty(bench, 40, 2); // more than a slice
     ease(server);
   }
-  assert(slices > 10 && slices < 40, `${slices} slices`);
+  assert(slices > 100 && slices < 150, `${slices} slices`);
   assert.equal(frozen.length, 1);
   const [cp] = frozen as [FrozenCp];
   assert.equal(cp.cause, "snapshot");
   server.turns.committed(cp.cpCount);
   assert.deepEqual(committed, [cp.cpCount]);
   assert.equal(readAll(bench.fs, "/f")[1999 * 3 * BLOCK_BYTES], 1);
+});
+
+test("while no request waits slice follows slice, some at a time; when one has come it is its turn", () => {
+  let isWaiting = false;
+  const { bench, server, frozen } = stage({ isRequestWaiting: () => isWaiting });
+  putFile(bench.fs, "/f");
+  dirty(bench, 2000, 1);
+  const slicesOf = (doing: () => void): number => {
+    const before = server.easing?.slicesLeft ?? 0;
+    doing();
+    return before - (server.easing?.slicesLeft ?? 0);
+  };
+  wantEased(server, "timer");
+  const many = slicesOf(() => ease(server));
+  assert(many > 4 && many < 100, `${many} slices`);
+  isWaiting = true;
+  assert.equal(
+    slicesOf(() => ease(server)),
+    1,
+  );
+  isWaiting = false;
+  assert.equal(
+    slicesOf(() => ease(server)),
+    many,
+  );
+  for (let goes = 0; server.easing !== undefined; goes++) {
+    assert(goes < 20);
+    ease(server);
+  }
+  assert.equal(frozen.length, 1);
 });
 
 test("it waits for the one that is in flight, and for nothing when the mount ends or the volume fails", () => {

@@ -1,10 +1,10 @@
 /**
  * One connection to the kernel: the buffers, what was agreed at INIT, and the request in hand.
  *
- * Both buffers lie in page-aligned memory and are used for every request. The request begins 80 bytes
- * before a page boundary, so that the payload of a WRITE (headers of 40 and 40 bytes) begins on one; the reply
- * begins 16 bytes before one, so that the data of a READ does. A filesystem may hand such a payload to a direct
- * write without a copy.
+ * Both buffers lie in page-aligned memory and are used for every request; only for WRITEs that are kept there are some more
+ * (kept-writes.ts). The request begins 80 bytes before a page boundary, so that the payload of a WRITE (headers of 40 and
+ * 40 bytes) begins on one; the reply begins 16 bytes before one, so that the data of a READ does. A filesystem may hand such
+ * a payload to a direct write without a copy.
  */
 import { alignedMemory } from "../../core/aligned-memory.ts";
 import { FsError } from "../../core/errors.ts";
@@ -39,7 +39,7 @@ const PAGES_MAX_WITHOUT_FLAG = 32;
  * server asks, and no more, for who makes a small request meanwhile has them before it in the queue. From the threshold on
  * the kernel begins no read-ahead of its own accord.
  */
-const BACKGROUND_MAX = 4;
+export const BACKGROUND_MAX = 4;
 const CONGESTION_THRESHOLD = 4;
 
 const WANTED =
@@ -82,14 +82,18 @@ export interface ConnectionOptions {
   readonly log: Log;
 }
 
+/** Where a request is read: placed so that the payload of a WRITE begins on a page boundary. */
+export interface RequestBuffer {
+  request: Buffer;
+  requestView: DataView;
+}
+
 /** Its fields change with each request; the shape never does. */
-export interface Connection {
+export interface Connection extends RequestBuffer {
   readonly fileSystem: FileSystem;
   readonly writeBack: boolean;
   readonly log: Log;
 
-  readonly request: Buffer;
-  readonly requestView: DataView;
   readonly reply: Buffer;
   readonly replyView: DataView;
 
@@ -147,19 +151,18 @@ export interface Writers {
 
 export function makeConnection(options: ConnectionOptions): Connection {
   const { fileSystem, writeBack = true, room, canSend = false, writers = makeWriters(), nodePrefix, log } = options;
-  const requestStart = PAGE_BYTES - requestHeader.size - writeRequest.size;
-  const requestBytesMax = PAGE_BYTES - requestStart + PAYLOAD_BYTES_MAX + PAGE_BYTES;
-  const replyStart = 3 * PAGE_BYTES + PAYLOAD_BYTES_MAX - replyHeader.size;
+  const replyStart = PAGE_BYTES - replyHeader.size;
   const replyBytesMax = replyHeader.size + PAYLOAD_BYTES_MAX;
   const memory = alignedMemory(replyStart + replyBytesMax);
   const reply = Buffer.from(memory, replyStart, replyBytesMax);
   const replyView = new DataView(memory, replyStart, replyBytesMax);
+  const [{ request, requestView }] = requestBuffers(1) as [RequestBuffer];
   return {
     fileSystem,
     writeBack,
     log,
-    request: Buffer.from(memory, requestStart, requestBytesMax),
-    requestView: new DataView(memory, requestStart, requestBytesMax),
+    request,
+    requestView,
     reply,
     replyView,
     directory: makeDirectoryPacker(reply, replyView),
@@ -185,6 +188,17 @@ export function makeConnection(options: ConnectionOptions): Connection {
     told: TOLD_NOTHING,
     isReminded: false,
   };
+}
+
+export function requestBuffers(count: number): RequestBuffer[] {
+  const start = PAGE_BYTES - requestHeader.size - writeRequest.size;
+  const lengthBytes = PAGE_BYTES - start + PAYLOAD_BYTES_MAX + PAGE_BYTES;
+  const stepBytes = start + lengthBytes;
+  const memory = alignedMemory(count * stepBytes);
+  return Array.from({ length: count }, (_, i) => ({
+    request: Buffer.from(memory, i * stepBytes + start, lengthBytes),
+    requestView: new DataView(memory, i * stepBytes + start, lengthBytes),
+  }));
 }
 
 /**

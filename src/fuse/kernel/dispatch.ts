@@ -7,7 +7,7 @@
  * - FsError is an answer.
  * - CorruptionError is EIO for who asked; the filesystem has told of it (fs/damage.ts).
  * - Anything else is a bug: who asked gets EIO, and the server ends with it, for its state cannot be trusted.
- * So every request is answered, once, before the next one is read, or is held for its consistency point.
+ * So every request that is given to it is answered, once, or is held for its consistency point.
  */
 import { CorruptionError, errnoOf, FsError } from "../../core/errors.ts";
 import type { ControlRequest } from "../../format/control-message.ts";

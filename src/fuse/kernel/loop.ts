@@ -4,7 +4,8 @@
  *
  *     other thread: post a message, set wake[0], knock   |   loop: readSync -> dispatch -> writeSync -> wake? onWake()
  *
- * It waits for the disk as late as it can: a READ whose blocks are not in memory is put off (put-off.ts).
+ * It waits for the disk as late as it can: a READ whose blocks are not in memory is put off (put-off.ts). And it lets those go
+ * ahead whom an application waits for: a WRITE of the kernel's cache is kept meanwhile (kept-writes.ts).
  *
  * A reply that must wait until changes are durable is copied and handed to `hold`; whoever has seen to that sends it
  * with `sendReply`, from any thread, while the loop goes on. The loop allocates nothing for a request that is
@@ -17,8 +18,10 @@ import type { DurableAt, FileSystem, NodeId } from "../../fs/file-system.ts";
 import { replyHeader } from "./abi.ts";
 import { type Connection, type Errand, type Log, makeConnection, type Writers } from "./connection.ts";
 import { dispatch } from "./dispatch.ts";
+import { keptWrites } from "./kept-writes.ts";
+import { type Kept, NOTHING, nextRequest, type Source, UNMOUNTED } from "./next-request.ts";
 import { forgetAttributes } from "./notify.ts";
-import { type PutOff, putOffReads, READ_BYTES } from "./put-off.ts";
+import { putOffReads } from "./put-off.ts";
 import { type Room, TOLD_MANY, TOLD_NOTHING } from "./room.ts";
 
 export interface ServeOptions {
@@ -45,7 +48,7 @@ export interface ServeOptions {
    * refused for files that are open for writing, and the directory of the snapshots is read-only.
    */
   readonly send?: (errand: Errand, request: Uint8Array) => void;
-  /** Whether another request waits. Without it, and a filesystem that can tell, READs wait for the disk: see put-off.ts. */
+  /** Whether another request waits. Without it requests are answered as they come: see put-off.ts, kept-writes.ts. */
   readonly isRequestWaiting?: (() => boolean) | undefined;
   /** See Connection. */
   readonly writers?: Writers;
@@ -60,7 +63,11 @@ export type Again = (request: Uint8Array, result: number) => void;
 export function serve(options: ServeOptions): "unmounted" | "stopped" {
   const { wake, afterRequest } = options;
   const connection = makeConnection({ ...options, canSend: options.send !== undefined });
-  const putOff = putOffReads();
+  const kept: Kept = { reads: putOffReads(), writes: keptWrites(connection) };
+  const source: Source = {
+    receive: () => receive(connection, options.descriptor),
+    isRequestWaiting: options.isRequestWaiting,
+  };
   const again: Again = (request, result) => {
     connection.request.set(request);
     connection.errandResult = result;
@@ -70,11 +77,11 @@ export function serve(options: ServeOptions): "unmounted" | "stopped" {
     remind(connection, options.descriptor);
   };
   for (;;) {
-    const lengthBytes = next(connection, putOff, options);
+    const lengthBytes = nextRequest(connection, kept, source);
     if (lengthBytes === UNMOUNTED) return "unmounted";
     if (lengthBytes !== NOTHING) {
       handle(connection, lengthBytes, options);
-      if (connection.isPutOff) putOff.add(connection.request);
+      if (connection.isPutOff) kept.reads.add(connection.request);
       afterRequest?.();
       remind(connection, options.descriptor);
     }
@@ -96,28 +103,10 @@ export function sendReply(descriptor: number, reply: Uint8Array): void {
   send(descriptor, reply, reply.length);
 }
 
-const UNMOUNTED = -1;
-const NOTHING = 0;
-
 /** The mount is gone, or was cut off through /sys/fs/fuse/connections. */
 const GONE = new Set(["ENODEV", "ECONNABORTED"]);
 /** A signal came; there is nothing yet; the request was taken back before it was read. */
 const PASSING = new Set(["EINTR", "EAGAIN", "ENOENT"]);
-
-/** What is to be handled next, as `receive` tells it: a READ that was put off when no other waits or enough have gone ahead. */
-function next(connection: Connection, putOff: PutOff, { descriptor, isRequestWaiting }: ServeOptions): number {
-  connection.mayPutOff = isRequestWaiting !== undefined;
-  if (putOff.count > 0) {
-    const isAnother = isRequestWaiting?.() === true;
-    if (!isAnother || putOff.isDue) {
-      connection.mayPutOff = isAnother && !putOff.isFull;
-      putOff.take(connection.request);
-      return READ_BYTES;
-    }
-  }
-  putOff.passed();
-  return receive(connection, descriptor);
-}
 
 /** Length of the next request; NOTHING: look again; UNMOUNTED: there will be none. */
 function receive({ request }: Connection, descriptor: number): number {
