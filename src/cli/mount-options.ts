@@ -100,6 +100,13 @@ export function parseMountOptions(
   return settings;
 }
 
+/** Of the options of mount what a command takes that only looks: "log=FILE". UserError "usage" for all else. */
+export function parseLogOption(option: string): string {
+  const place = option.startsWith("log=") ? parseChangeLog(option.slice("log=".length)) : undefined;
+  if (place?.kind === "file") return place.path;
+  throw new UserError("usage", `${JSON.stringify(option)} is for mounting`, "here there is log=FILE only");
+}
+
 /** A bound of memory. UserError "usage" when it is too small to work with. */
 export function parseMemory(text: string): number {
   const bytes = parseSize(text);

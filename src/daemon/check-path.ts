@@ -1,7 +1,7 @@
 /**
  * Verifying a volume wherever it is. An unmounted one is locked, and does not move. Of a mounted one a hidden snapshot is
  * taken, whose blocks stay as they are, and checked with the others; the active filesystem, which moves on, is left
- * out: the snapshot is what it was.
+ * out: the snapshot is what it was. So is the change log, which is being written.
  */
 import { Worker } from "node:worker_threads";
 import { UserError } from "../core/errors.ts";
@@ -16,6 +16,8 @@ import { userError } from "./plain-error.ts";
 export interface CheckPathOptions extends Pick<CheckOptions, "readData"> {
   /** Read from the disk itself, and no faster. Default: through the page cache, as fast as can be. */
   readonly bytesPerSecond?: number;
+  /** The file that has the change log, if it is apart. */
+  readonly logFile?: string | undefined;
   readonly onProgress: (progress: CheckProgress) => void;
   readonly signal: AbortSignal;
 }
@@ -65,9 +67,9 @@ function lockUnlessServed(lock: () => void): void {
 export async function checkInThread(
   path: string,
   { only = "everything" }: Pick<CheckOptions, "only">,
-  { readData = true, bytesPerSecond, onProgress, signal }: CheckPathOptions,
+  { readData = true, bytesPerSecond, logFile, onProgress, signal }: CheckPathOptions,
 ): Promise<CheckReport> {
-  const start: CheckStart = { path, bytesPerSecond, options: { readData, only } };
+  const start: CheckStart = { path, bytesPerSecond, logFile, options: { readData, only } };
   const worker = new Worker(new URL("./check-thread.js", import.meta.url), { workerData: start });
   try {
     return await new Promise<CheckReport>((resolve, reject) => {

@@ -4,6 +4,7 @@ import { openDirectDevice } from "../device/direct-device.ts";
 import { openFileDevice } from "../device/file-device.ts";
 import type { ControlError } from "../format/control-message.ts";
 import { type CheckOptions, type CheckProgress, type CheckReport, checkVolume } from "../volume/check.ts";
+import { openLogToRead } from "./log-file.ts";
 import { pacedDevice } from "./paced-device.ts";
 import { plainError } from "./plain-error.ts";
 
@@ -11,7 +12,9 @@ export interface CheckStart {
   readonly path: string;
   /** Of reads from the disk itself; undefined: through the page cache, as fast as can be. */
   readonly bytesPerSecond: number | undefined;
-  readonly options: Omit<CheckOptions, "onProgress">;
+  /** That has the change log, if it is apart and known. */
+  readonly logFile: string | undefined;
+  readonly options: Omit<CheckOptions, "onProgress" | "logFile">;
 }
 
 export type CheckMessage =
@@ -23,14 +26,16 @@ const send = (message: CheckMessage): void => {
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
   parentPort?.postMessage(message);
 };
-const { path, bytesPerSecond, options } = workerData as CheckStart;
+const { path, bytesPerSecond, logFile: logPath, options } = workerData as CheckStart;
 
 try {
   const device =
     bytesPerSecond === undefined
       ? openFileDevice(path, { writable: false })
       : pacedDevice(openDirectDevice(path), bytesPerSecond);
-  const report = checkVolume(device, { ...options, onProgress: (progress) => send({ kind: "progress", progress }) });
+  const logFile = logPath === undefined ? undefined : openLogToRead(logPath);
+  const onProgress = (progress: CheckProgress): void => send({ kind: "progress", progress });
+  const report = checkVolume(device, { ...options, logFile, onProgress });
   send({ kind: "report", report });
 } catch (error) {
   send({ kind: "error", error: plainError(error) });

@@ -42,10 +42,25 @@ function openOrCreate(path: string): FileDevice {
   try {
     return openFileDevice(path, { writable: true });
   } catch (error) {
-    const { cause } = error as { readonly cause?: NodeJS.ErrnoException };
-    if (cause?.code !== "ENOENT") throw error;
+    if (!isMissing(error)) throw error;
     return createFileDevice(path, LOG_FILE_BLOCKS);
   }
+}
+
+/** Opens a file that has a change log for who only looks, at whatever is in it. */
+export function openLogToRead(path: string): FileDevice {
+  try {
+    return openFileDevice(path, { writable: false });
+  } catch (cause) {
+    if (!isMissing(cause)) throw cause;
+    throw new UserError("failed", `there is no file ${path}`, "name the one that the volume was mounted with", {
+      cause,
+    });
+  }
+}
+
+function isMissing(error: unknown): boolean {
+  return (error as { readonly cause?: NodeJS.ErrnoException }).cause?.code === "ENOENT";
 }
 
 function makeLog(device: FileDevice, volumeUuid: Uint8Array): LogDevice {

@@ -18,15 +18,18 @@
  * - It looks at the last committed consistency point. On a volume that is mounted for writing, blocks of that state are
  *   given to others two consistency points later: `moved` says that it may have happened, and findings may come from it.
  *   `only: "snapshots"` checks nothing that can move: take a snapshot, check, delete it.
+ * - The change log is looked at when nobody writes it. One in a file of its own is, when that is given.
  * - One bad fsinfo copy is what a power cut may leave, and the next consistency point writes it: a note, no finding.
  */
-import { CorruptionError } from "../core/errors.ts";
+import { BLOCK_BYTES } from "../core/block.ts";
+import { CorruptionError, FsError, UserError } from "../core/errors.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import { NAME_BYTES_MAX, reservedBlocksFor } from "../format/constants.ts";
 import { type Fsinfo, ROLE_ACTIVE, ROLE_MIRROR } from "../format/fsinfo.ts";
+import { decodeLogFileHead, type LogFileHead } from "../format/log-file.ts";
 import { SNAPSHOT_MIRROR, type SnapshotRecord } from "../format/snapshot-record.ts";
-import { readLog } from "./change-log/frames.ts";
+import { type LogLocation, placeApart, readLog } from "./change-log/frames.ts";
 import { isZero } from "./check-record.ts";
 import { type Finding, openReport, type Report } from "./check-report.ts";
 import { openStateChecker, storeForCheck } from "./check-state.ts";
@@ -46,6 +49,8 @@ export interface CheckOptions {
   readonly readData?: boolean;
   /** Leave out the active filesystem. Default: "everything". */
   readonly only?: "everything" | "snapshots";
+  /** The file that has the change log, if it is apart. Default: it is not looked at. */
+  readonly logFile?: BlockDevice | undefined;
   /** Findings listed at most; the rest is counted. Default: 1000. */
   readonly findingsMax?: number;
   readonly onProgress?: (progress: CheckProgress) => void;
@@ -71,13 +76,18 @@ const PROGRESS_BLOCKS = 1024;
 /** Attempts at reading fsinfo and the snapshot table of the same consistency point of a volume that moves. */
 const TABLE_TRIES_MAX = 16;
 
-/** Verifies a volume. Changes nothing. Throws UserError "corrupt" when there is no fsinfo to begin with; FsError EIO for it. */
+/**
+ * Verifies a volume. Changes nothing. Throws UserError "corrupt" when there is no fsinfo to begin with, FsError EIO for it, UserError
+ * "mismatch" when the log file is that of another volume, or of another time.
+ */
 export function checkVolume(device: BlockDevice, options: CheckOptions = {}): CheckReport {
-  const { readData = true, only = "everything", findingsMax = FINDINGS_MAX, onProgress } = options;
+  const { readData = true, only = "everything", logFile, findingsMax = FINDINGS_MAX, onProgress } = options;
   const report = openReport(findingsMax);
   const notes: string[] = [];
   const { fsinfo, records } = readTable(device, report);
   checkFsinfo(device, fsinfo, report, notes);
+  if (only === "everything") checkLog({ device, logFile, fsinfo }, report, notes);
+  else if (logFile !== undefined) notes.push("the change log was not looked at: it is being written");
   checkRecords(fsinfo, records, report);
 
   const { blockCount, reservedBlocks } = fsinfo;
@@ -164,12 +174,6 @@ function checkFsinfo(device: BlockDevice, fsinfo: Fsinfo, report: Report, notes:
         `${place} is of consistency point ${copy.fsinfo.cpCount}, not ${fsinfo.cpCount}; the next one writes it`,
       );
   }
-  const isElsewhere = !isZero(fsinfo.logUuid);
-  if (isElsewhere)
-    notes.push(
-      `the change log is in a file of its own, with identity ${formatUuid(fsinfo.logUuid)}; it is not looked at`,
-    );
-  else checkLog(device, fsinfo, report, notes);
   const expected = reservedBlocksFor(fsinfo.blockCount);
   if (fsinfo.reservedBlocks !== expected)
     report.add(
@@ -181,17 +185,69 @@ function checkFsinfo(device: BlockDevice, fsinfo: Fsinfo, report: Report, notes:
     report.add("fsinfo", `fsinfo has role ${fsinfo.role}`);
 }
 
-function checkLog(device: BlockDevice, fsinfo: Fsinfo, report: Report, notes: string[]): void {
-  const { frames, damage } = readLog({ device, place: fsinfo });
+interface WhereLogIs {
+  readonly device: BlockDevice;
+  readonly logFile: BlockDevice | undefined;
+  readonly fsinfo: Fsinfo;
+}
+
+function checkLog({ device, logFile, fsinfo }: WhereLogIs, report: Report, notes: string[]): void {
+  const isApart = !isZero(fsinfo.logUuid);
+  if (isApart && logFile === undefined)
+    notes.push(
+      `the change log was not looked at: it is in a file of its own, with identity ${formatUuid(fsinfo.logUuid)}; ` +
+        "to check that too: -o log=FILE",
+    );
+  if (!isApart && logFile !== undefined) notes.push("the change log is not in the file that was named");
+  const location = isApart ? locationInFile(logFile, fsinfo, report) : { device, place: fsinfo };
+  if (location === undefined) return;
+  const { frames, damage } = readLog(location);
   const lastSeq = frames.at(-1)?.header.lastSeq ?? fsinfo.logSeq;
   if (damage !== undefined)
-    report.add("change-log", `the change log is damaged in block ${damage.vbn}: ${damage.message}`, {
-      vbn: damage.vbn,
-    });
+    report.add(
+      "change-log",
+      `the change log is damaged in block ${damage.vbn}${isApart ? " of its file" : ""}: ${damage.message}`,
+      isApart ? {} : { vbn: damage.vbn },
+    );
   else if (lastSeq > fsinfo.logSeq)
     notes.push(
       `the change log has ${lastSeq - fsinfo.logSeq} changes since consistency point ${fsinfo.cpCount}; the next mount does them`,
     );
+}
+
+/** Where the log is in its file, by the first block of that; undefined: there is none, or it is damaged. */
+function locationInFile(file: BlockDevice | undefined, fsinfo: Fsinfo, report: Report): LogLocation | undefined {
+  if (file === undefined) return undefined;
+  const head = readLogFileHead(file);
+  if (head === undefined) {
+    report.add("change-log", "block 0 of the file of the change log does not verify: it is no log, or damaged");
+    return undefined;
+  }
+  const { uuid, volumeUuid, blockCount } = head;
+  if (!sameBytes(volumeUuid, fsinfo.uuid) || !sameBytes(uuid, fsinfo.logUuid)) {
+    throw new UserError(
+      "mismatch",
+      `the file has change log ${formatUuid(uuid)} of volume ${formatUuid(volumeUuid)}, and this is volume ${formatUuid(fsinfo.uuid)} with log ${formatUuid(fsinfo.logUuid)}`,
+      "name another file",
+    );
+  }
+  if (blockCount > file.blockCount)
+    report.add(
+      "change-log",
+      `the file of the change log has been cut to ${file.blockCount} of its ${blockCount} blocks`,
+    );
+  return { device: file, place: placeApart(fsinfo, Math.min(blockCount, file.blockCount)) };
+}
+
+function readLogFileHead(file: BlockDevice): LogFileHead | undefined {
+  const block = new Uint8Array(BLOCK_BYTES);
+  try {
+    file.read(0, 1, block, 0);
+  } catch (error) {
+    if (!(error instanceof FsError)) throw error;
+    return undefined;
+  }
+  return decodeLogFileHead(block);
 }
 
 function checkRecords(fsinfo: Fsinfo, records: readonly SnapshotRecord[], report: Report): void {

@@ -10,7 +10,7 @@ import { openBlockStore } from "../tree/block-store.ts";
 import { treeOfRecord } from "../tree/block-tree.ts";
 import { type InodeFile, openInodeFile } from "../tree/inode-file.ts";
 import { type LogRing, OWN_DEVICE, openChangeLog } from "./change-log/change-log.ts";
-import { type FoundFrame, type LogLocation, readLog } from "./change-log/frames.ts";
+import { type FoundFrame, type LogLocation, placeApart, readLog } from "./change-log/frames.ts";
 import { activeMapOf, allocatorOf, commitCp, freezeCp, isVolumeDirty, relieve, takeCp } from "./consistency-point.ts";
 import { readFsinfo, repairFsinfo } from "./fsinfo-copies.ts";
 import { type BadCopy, repairCopies } from "./repair.ts";
@@ -70,8 +70,7 @@ function logLocationOf({ device, logDevice, forgetLog = false }: VolumeOptions, 
   if (forgetLog) return { device, place: { ...fsinfo, logBlocks: 0 } };
   if (sameBytes(fsinfo.logUuid, OWN_DEVICE)) return { device, place: fsinfo };
   if (logDevice === undefined) return { device, place: { ...fsinfo, logBlocks: 0 } };
-  const place = { ...fsinfo, logFirst: 1, logBlocks: logDevice.device.blockCount - 1 };
-  return { device: logDevice.device, place };
+  return { device: logDevice.device, place: placeApart(fsinfo, logDevice.device.blockCount) };
 }
 
 /** What is to be replayed. A log that is damaged is not replayed as far as it goes: what came after was acknowledged too. */

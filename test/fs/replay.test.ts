@@ -6,15 +6,18 @@ import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { manualClock } from "../../src/core/clock.ts";
 import { CorruptionError, FsError, UserError } from "../../src/core/errors.ts";
 import { prng } from "../../src/core/prng.ts";
+import type { BlockDevice } from "../../src/device/block-device.ts";
 import { changeRecord, extentRecord, logFrameHeader } from "../../src/format/change-record.ts";
+import { encodeLogFileHead } from "../../src/format/log-file.ts";
 import { openFileSystem } from "../../src/fs/active.ts";
 import { ROOT_NODE } from "../../src/fs/file-system.ts";
 import { vbnAt } from "../../src/tree/block-tree.ts";
 import { type LogFrame, sealFrame } from "../../src/volume/change-log/frames.ts";
-import { checkVolume } from "../../src/volume/check.ts";
+import { type CheckReport, checkVolume } from "../../src/volume/check.ts";
 import { createVolume } from "../../src/volume/create.ts";
 import { openVolume } from "../../src/volume/open.ts";
 import type { Volume, VolumeOptions } from "../../src/volume/volume.ts";
+import { unreadable } from "../sim/faults.ts";
 import { randomOperation } from "../sim/operations.ts";
 import { crashDevice, type MemoryDevice, memoryDevice, PowerCut } from "../support/devices.ts";
 import {
@@ -382,7 +385,7 @@ test("a log on a device of its own is replayed from there, and the volume does n
   assert.throws(() => open({}), /its change log is in a file of its own/);
   assert.throws(() => open({ logDevice: { ...logDevice, uuid: new Uint8Array(16).fill(8) } }), UserError);
   entryAt(openFileSystem({ volume: openVolume({ device, clock, random: prng(3), writable: false }), clock }), "/first");
-  assert.match(checkVolume(device).notes.join(), /the change log is in a file of its own/);
+  assert.match(checkVolume(device).notes.join(), /the change log was not looked at: it is in a file of its own/);
 
   const forgetting = openVolume({ device: device.clone(), clock, random: prng(3), writable: true, forgetLog: true });
   const without = forgetful(openFileSystem({ volume: forgetting, clock }));
@@ -397,6 +400,68 @@ test("a log on a device of its own is replayed from there, and the volume does n
   const inside = open({});
   entryAt(openFileSystem({ volume: inside, clock }), "/third");
   assert.equal(inside.log.isUnreplayed, false, "a volume that was unmounted needs no log");
+});
+
+test("the check looks at a log apart, when it is told where it is, as at one in the volume", () => {
+  const device = memoryDevice(4096);
+  const uuid = new Uint8Array(16).fill(9);
+  const log = memoryDevice(65);
+  const clock = manualClock();
+  createVolume({ device, clock, random: prng(1) });
+  const volume = openVolume({ device, clock, random: prng(2), writable: true, logDevice: { device: log, uuid } });
+  const head = { blockCount: 65, uuid, volumeUuid: volume.committed.uuid };
+  const putHead = (how: Partial<typeof head>): void => log.write(0, 1, encodeLogFileHead({ ...head, ...how }), 0);
+  const check = (logFile: BlockDevice, only: "everything" | "snapshots" = "everything"): CheckReport =>
+    checkVolume(device, { logFile, only });
+  putHead({});
+  assert.deepEqual(check(log).notes, ["the change log is not in the file that was named"]);
+  const fs = forgetful(openFileSystem({ volume, clock }));
+  volume.takeCp("sync");
+  let durableSeq = 0;
+  for (const name of ["/one", "/two"]) {
+    putFile(fs, name);
+    durableSeq = makeDurable(log, [fs.logFrame() as LogFrame], durableSeq);
+  }
+
+  const { findings, notes } = check(log);
+  assert.deepEqual(findings, []);
+  assert.match(notes.join(), /the change log has 2 changes since consistency point 2/);
+
+  const problem = (file: BlockDevice): string => {
+    const [finding, ...more] = check(file).findings;
+    assert.deepEqual(more, []);
+    assert.equal(finding?.kind, "change-log");
+    assert.equal(finding.vbn, undefined, "a block of another file is none of the volume");
+    return finding.message;
+  };
+  const rotten = log.clone();
+  rotten.corrupt(BLOCK_BYTES + 200);
+  assert.match(problem(rotten), /damaged in block 1 of its file: changes 1 to 1 had been made durable/);
+  assert.match(
+    problem(unreadable(log, new Set([1]))),
+    /damaged in block 1 of its file: changes from 1 on cannot be read/,
+  );
+  assert.match(problem(unreadable(log, new Set([0]))), /block 0 .* does not verify/);
+  assert.match(problem(memoryDevice(65)), /block 0 .* does not verify/);
+  assert.match(problem({ ...log, blockCount: 60 }), /has been cut to 60 of its 65 blocks/);
+  assert.deepEqual(check(rotten, "snapshots").findings, [], "that of a mounted volume is being written");
+  assert.match(check(rotten, "snapshots").notes.join(), /it is being written/);
+  for (const other of [{ volumeUuid: new Uint8Array(16) }, { uuid: new Uint8Array(16) }]) {
+    putHead(other);
+    assert.throws(() => check(log), { name: "UserError", failure: "mismatch" });
+  }
+});
+
+test("the check of a volume that is mounted does not take frames that are being written for damage", () => {
+  const bench = openBench();
+  let durableSeq = 0;
+  for (const name of ["/one", "/two"]) {
+    putFile(bench.fs, name);
+    durableSeq = makeDurable(bench.device, [bench.fs.logFrame() as LogFrame], durableSeq);
+  }
+  bench.device.corrupt(bench.volume.committed.logFirst * BLOCK_BYTES + 200); // not there yet, for who reads it first
+  assert.equal(checkVolume(bench.device).findings.length, 1);
+  assert.deepEqual(checkVolume(bench.device, { only: "snapshots" }).findings, []);
 });
 
 test("a log on a device of its own may be longer than the one that the volume has", () => {

@@ -15,12 +15,20 @@ import { prng, type Random } from "../../src/core/prng.ts";
 import type { BlockDevice } from "../../src/device/block-device.ts";
 import { decodeFsinfo } from "../../src/format/fsinfo.ts";
 import type { FileRootRecord } from "../../src/format/inode.ts";
+import { encodeLogFileHead } from "../../src/format/log-file.ts";
 import type { SnapshotRecord } from "../../src/format/snapshot-record.ts";
 import { type OpenFileSystem, openFileSystem } from "../../src/fs/active.ts";
 import { readFsinfo } from "../../src/volume/fsinfo-copies.ts";
 import { openVolume } from "../../src/volume/open.ts";
 import type { Volume } from "../../src/volume/volume.ts";
-import { type CrashDevice, crashDevice, guardedDevice, memoryDevice, powerSupply } from "../support/devices.ts";
+import {
+  type CrashDevice,
+  crashDevice,
+  guardedDevice,
+  type MemoryDevice,
+  memoryDevice,
+  powerSupply,
+} from "../support/devices.ts";
 import { assertEqual, forgetful, type Slots } from "../support/fs-paths.ts";
 import { copyModel, type Model } from "../support/model-fs.ts";
 import { protectedBlocks } from "../support/protected-blocks.ts";
@@ -186,9 +194,15 @@ export function openWorld(setup: Setup, trace: (line: string) => void): World {
   const names = volume.snapshots().map(({ name }) => name);
   const snapshots = new Map(names.filter((name) => name !== FILLER).map((name) => [name, first]));
   world.durable = { cpCount: volume.committed.cpCount, version: 0, snapshots };
-  attach(world, { disk: base.device, log: memoryDevice(LOG_BLOCKS) });
+  attach(world, { disk: base.device, log: newLog(volume.committed.uuid) });
   show(world, openDisk(world), first);
   return world;
+}
+
+function newLog(volumeUuid: Uint8Array): MemoryDevice {
+  const log = memoryDevice(LOG_BLOCKS);
+  log.write(0, 1, encodeLogFileHead({ blockCount: LOG_BLOCKS, uuid: LOG_UUID, volumeUuid }), 0);
+  return log;
 }
 
 /** From here on these are the disks. All that is on them is durable. */

@@ -2,6 +2,7 @@ import { command } from "../command.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { findingText } from "../findings.ts";
 import { interruption } from "../interrupt.ts";
+import { parseLogOption } from "../mount-options.ts";
 import { makeOutput } from "../output.ts";
 import { progressLine } from "../progress.ts";
 
@@ -14,18 +15,27 @@ export const checkCommand = command({
   examples: [
     ["$0 check /srv/data.tm", "everything, file data too"],
     ["$0 check /srv/data.tm --metadata-only", "much faster: all but the contents of files"],
+    ["$0 check /srv/data.tm -o log=/fast/data.log", "after a crash, with the change log, which is apart"],
   ],
-  exits: ["findings", "no-volume", "corrupt", "interrupted"],
+  exits: ["findings", "no-volume", "corrupt", "mismatch", "interrupted"],
   options: (yargs) =>
     yargs
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })
-      .option("metadata-only", { type: "boolean", default: false, describe: "Do not read the contents of files" }),
-  async run({ volume, metadataOnly, json }) {
+      .option("metadata-only", { type: "boolean", default: false, describe: "Do not read the contents of files" })
+      .option("options", {
+        alias: "o",
+        type: "string",
+        requiresArg: true,
+        describe: "log=FILE: the change log is in this file, as when mounting",
+      }),
+  async run({ volume, metadataOnly, options, json }) {
+    const logFile = options === undefined ? undefined : parseLogOption(options);
     const { checkPath } = await import("../../daemon/check-path.ts");
     const output = makeOutput({ json });
     const progress = progressLine({ json, what: "check" });
     const report = await checkPath(volume, {
       readData: !metadataOnly,
+      logFile,
       signal: interruption(),
       onProgress: ({ blocksDone, blocksTotal }) =>
         progress.update({ doneBytes: blocksDone * BLOCK_BYTES, totalBytes: blocksTotal * BLOCK_BYTES }),

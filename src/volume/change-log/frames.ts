@@ -71,6 +71,12 @@ export interface LogLocation {
   readonly place: LogPlace;
 }
 
+/** The place of a log that has a device of this length to itself: all behind its first block. */
+export function placeApart(place: LogPlace, blockCount: number): LogPlace {
+  const { logHead, logSeq, logNonce } = place;
+  return { logFirst: 1, logBlocks: blockCount - 1, logHead, logSeq, logNonce };
+}
+
 /** More than are made between two frames; and all numbers stay far below 2^53. */
 const FRAME_CHANGES_MAX = 2 ** 40;
 const CHECKSUM_END = logFrameHeader.offset.checksum + 4;
