@@ -36,11 +36,11 @@ const PAGES_MAX_WITHOUT_FLAG = 32;
 
 /**
  * Read-ahead and write-back requests that the kernel keeps under way: enough that the next one is always waiting when the
- * server asks, and no more, for who makes a small request meanwhile has them before it in the queue. From the threshold on
- * the kernel begins no read-ahead of its own accord.
+ * server asks, and that the disk reads for some while others are answered. Who makes a small request meanwhile has them before it in the
+ * queue: WRITEs let it go ahead (kept-writes.ts). From the threshold on the kernel begins no read-ahead of its own accord.
  */
-export const BACKGROUND_MAX = 4;
-const CONGESTION_THRESHOLD = 4;
+export const BACKGROUND_MAX = 12;
+const CONGESTION_THRESHOLD = 12;
 
 const WANTED =
   initFlag.ASYNC_READ |
