@@ -1,5 +1,5 @@
 /** The file beside a mirror's volume that remembers who it is and how far a transfer got: VOLUME.transfer. */
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { UserError } from "../core/errors.ts";
 import { type Random, randomUuid } from "../core/prng.ts";
@@ -51,7 +51,8 @@ function read(path: string): ReturnType<typeof decodeTransferState> {
 function replaceFile(path: string, contents: Uint8Array): void {
   const draft = `${path}.new`;
   try {
-    withDescriptor(openSync(draft, "w", 0o600), (descriptor) => {
+    rmSync(draft, { force: true }); // what a crash has left, or a link that somebody has laid there
+    withDescriptor(openSync(draft, "wx", 0o600), (descriptor) => {
       for (let at = 0; at < contents.length; ) at += writeSync(descriptor, contents, at);
       fsyncSync(descriptor);
     });

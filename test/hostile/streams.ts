@@ -52,7 +52,7 @@ export function sampleStreams(): StreamSample {
   };
 }
 
-export function hostileStream(random: Random, { streams }: StreamSample): Uint8Array {
+export function hostileStream(random: Random, { streams }: Pick<StreamSample, "streams">): Uint8Array {
   const base = streams[below(random, streams.length)] ?? [];
   let frames: Uint8Array[] = base.map((frame) => frame.slice());
   for (let n = 1 + below(random, 3); n > 0; n--) {
@@ -78,7 +78,7 @@ export function hostileStream(random: Random, { streams }: StreamSample): Uint8A
         frames[i] = mutateBody(random, frame);
     }
   }
-  if (below(random, 8) > 0) seal(frames);
+  if (below(random, 8) > 0) sealStream(frames);
   const stream = new Uint8Array(Buffer.concat(frames));
   return below(random, 10) === 0 ? mutateBytes(random, stream) : stream;
 }
@@ -141,7 +141,7 @@ function mutateRow(random: Random, view: DataView, at: number, rows: readonly La
 }
 
 /** Lengths and checksums of all frames, the number of their stream, and the digest. */
-function seal(frames: readonly Uint8Array[]): void {
+export function sealStream(frames: readonly Uint8Array[]): void {
   let digest = DIGEST_START;
   let stream = 0;
   for (const [i, frame] of frames.entries()) {
