@@ -71,10 +71,14 @@ async function drain(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   try {
+    let writing = Promise.resolve();
     for (let frame = next(); frame !== undefined; frame = next()) {
-      await sink.write(frame);
+      await writing;
       signal?.throwIfAborted();
+      writing = sink.write(frame); // beside the forming of the next one
+      writing.catch(() => {}); // who waits for it hears of it
     }
+    await writing;
     await sink.finish();
   } catch (error) {
     await sink.abandon();

@@ -83,7 +83,7 @@ export interface ImageSender {
   readonly plan: ImagePlan;
   /** Number of the frame that `next` gives out next. */
   readonly frameNumber: number;
-  /** The next frame, whole; undefined after the trailer. Valid until the next call: the buffer is used again. */
+  /** The next frame, whole; undefined after the trailer. Valid until the call after the next: there are two buffers. */
   next(): Uint8Array | undefined;
 }
 
@@ -179,11 +179,7 @@ export function openSender(
 ): ImageSender {
   const { header, selection, headerFrame, frameCount, blockCount } = plan;
   const stream = frameHeader.get.bodyChecksum(viewOf(headerFrame), 0);
-  const buffer = new Uint8Array(BLOCKS_AT + FRAME_BLOCKS * BLOCK_BYTES);
-  const view = viewOf(buffer);
-  const blocks = Array.from({ length: FRAME_BLOCKS }, (_, i) =>
-    buffer.subarray(BLOCKS_AT + i * BLOCK_BYTES, BLOCKS_AT + (i + 1) * BLOCK_BYTES),
-  );
+  let [current, other] = [frameBuffer(), frameBuffer()];
   const runVbns = new Uint32Array(FRAME_BLOCKS);
   const runCounts = new Uint32Array(FRAME_BLOCKS);
   const cursor = openCursor(selection);
@@ -211,6 +207,8 @@ export function openSender(
 
   /** Collects the runs of the next blocks of the selection, then reads each block that is not patched into its place. */
   function dataFrame(): Uint8Array {
+    [current, other] = [other, current];
+    const { bytes: buffer, view } = current;
     const wanted = Math.min(FRAME_BLOCKS, blockCount - blocksDone);
     let runCount = 0;
     for (let taken = 0; taken < wanted; ) {
@@ -245,6 +243,7 @@ export function openSender(
 
   /** Reads what lies between patched blocks in one go. Returns `sum`, the checksum of what lies before them, continued. */
   function readBlocks({ runCount, vbns, counts }: Runs, sum: number): number {
+    const { bytes: buffer, blocks } = current;
     let bodySum = sum;
     let place = 0; // of a block that is read
     let index = 0; // of a block of the frame
@@ -287,6 +286,20 @@ export function openSender(
       return frame;
     },
   };
+}
+
+interface FrameBuffer {
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  readonly blocks: readonly Uint8Array[];
+}
+
+function frameBuffer(): FrameBuffer {
+  const bytes = new Uint8Array(BLOCKS_AT + FRAME_BLOCKS * BLOCK_BYTES);
+  const blocks = Array.from({ length: FRAME_BLOCKS }, (_, i) =>
+    bytes.subarray(BLOCKS_AT + i * BLOCK_BYTES, BLOCKS_AT + (i + 1) * BLOCK_BYTES),
+  );
+  return { bytes, view: viewOf(bytes), blocks };
 }
 
 /** What the blocks of a plan from `fromVbn` on must hold. Throws CorruptionError for metadata that does not. */

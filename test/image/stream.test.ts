@@ -503,6 +503,22 @@ test("a transfer is not resumed onto another stream or a destination that has mo
   assert.throws(() => openReceiver(target, { clock, resume }), isMismatch(/began at CP/));
 });
 
+test("a frame stays what it is while the next one is formed: it may still be being written", () => {
+  const source = makeSource({ seed: 47, blockCount: 4096 });
+  for (let i = 0; i < 4; i += 1) source.write(`bulk${i}`, new Uint8Array(300 * BLOCK_BYTES).fill(i + 1));
+  source.snapshot("a");
+  const volume = openReadOnly(source.device);
+  const sender = openSender(source.device, planImage(volume, { tops: [volume.findSnapshot("a") as SnapshotRecord] }));
+  let previous: Uint8Array | undefined;
+  let copy = Buffer.alloc(0);
+  for (let frame = sender.next(); frame !== undefined; frame = sender.next()) {
+    if (previous !== undefined) assert(copy.equals(previous), `the frame before ${sender.frameNumber - 1}`);
+    previous = frame;
+    copy = Buffer.from(frame);
+  }
+  assert(sender.frameNumber > 5, "frames of data follow one another");
+});
+
 test("a snapshot is sent while its volume goes on changing", () => {
   const source = makeSource({ seed: 31, blockCount: 4096 });
   for (let i = 0; i < 4; i += 1) source.write(`bulk${i}`, new Uint8Array(200 * BLOCK_BYTES + i).fill(i + 1));

@@ -85,11 +85,17 @@ async function syncDirectory(path: string): Promise<void> {
 export async function* readStreamFile(path: string): AsyncGenerator<Uint8Array> {
   const handle = await openToRead(path);
   try {
-    const buffer = new Uint8Array(READ_BYTES);
-    for (;;) {
-      const { bytesRead } = await attempt(path, handle.read(buffer, 0, buffer.length, null));
+    const read = (buffer: Uint8Array): ReturnType<typeof handle.read> => {
+      const reading = handle.read(buffer, 0, buffer.length, null);
+      reading.catch(() => {}); // who waits for it hears of it
+      return reading;
+    };
+    let [current, next] = [new Uint8Array(READ_BYTES), new Uint8Array(READ_BYTES)];
+    for (let reading = read(current); ; [current, next] = [next, current]) {
+      const { bytesRead } = await attempt(path, reading);
       if (bytesRead === 0) return;
-      yield buffer.subarray(0, bytesRead);
+      reading = read(next); // beside what is done with this piece
+      yield current.subarray(0, bytesRead);
     }
   } finally {
     await handle.close();
