@@ -123,6 +123,27 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
       {"kind":"log","at":5754}
       {"kind":"log","at":5755}`,
   },
+  {
+    what: "a frame that is written after a consistency point with all its changes refers to nothing any more",
+    history: `
+      {"blockCount":1024,"isFilled":false,"cacheBytes":1048576,"accessTimes":"noatime","snapshots":0}
+      {"kind":"do","op":{"kind":"mkdir","path":"/d","mode":1533,"uid":0},"at":536}
+      {"kind":"do","op":{"kind":"mkdir","path":"/d/z{*255}","mode":1533,"uid":2},"at":1346}
+      {"kind":"do","op":{"kind":"tmpfile","path":"/","slot":3,"excl":false},"at":5493}
+      {"kind":"do","op":{"kind":"linkSlot","slot":3,"into":"/b"},"at":5494}
+      {"kind":"fsync","path":"/","wait":true,"at":5507}
+      {"kind":"do","op":{"kind":"mkdir","path":"/d/z{*255}/z{*255}","mode":1533,"uid":0},"at":5611}
+      {"kind":"do","op":{"kind":"create","path":"/d/z{*255}/z{*255}/f","mode":420,"uid":1},"at":5615}
+      {"kind":"do","op":{"kind":"write","path":"/d/z{*255}/z{*255}/f","offset":0,"data":{"pattern":[3145728,244,26]}},"at":5635}
+      {"kind":"sync","wait":false,"at":5661}
+      {"kind":"do","op":{"kind":"truncate","path":"/d/z{*255}/z{*255}/f","sizeBytes":4095},"at":5683}
+      {"kind":"cp","at":5859}
+      {"kind":"cp","at":5865}
+      {"kind":"cp","at":5876}
+      {"kind":"fsync","path":"/d/z{*255}/z{*255}","wait":true,"at":5943}
+      {"kind":"do","op":{"kind":"link","path":"/b","into":"/d/z{*255}/h"},"at":5981}
+      {"kind":"do","op":{"kind":"write","path":"/d/z{*255}/h","offset":0,"data":{"pattern":[3145728,252,176]}},"at":6075}`,
+  },
 ];
 
 for (const { what, history } of found) test(what, () => void runHistory(decodeHistory(history)));

@@ -82,6 +82,8 @@ export function openHost(options: HostOptions): Host {
   let line: LogFrame[] = [];
   let writing: FramesInFlight | undefined;
   let referred: Referred[] = [];
+  /** The newest consistency point on the disk has all up to this change: frames of these refer to nothing any more. */
+  let pointSeq = volume.committed.logSeq;
   let framedSeq = 0;
   let provenSeq = 0;
   let waiting: Waiting[] = [];
@@ -112,7 +114,8 @@ export function openHost(options: HostOptions): Host {
       case "flushed":
         device.writeDurable(frozen.fsinfoVbns[0], frozen.fsinfo);
         current.stage = "first copy";
-        referred = referred.filter(({ seq }) => seq > frozen.logSeq);
+        pointSeq = frozen.logSeq;
+        referred = referred.filter(({ seq }) => seq > pointSeq);
         options.onDurable(frozen.cpCount);
         break;
       case "first copy":
@@ -164,7 +167,9 @@ export function openHost(options: HostOptions): Host {
     });
     provenSeq = provenBefore;
     writing = undefined;
-    for (const frame of written) referred.push({ seq: frame.lastSeq, vbns: blocksOf(frame) });
+    for (const frame of written) {
+      if (frame.lastSeq > pointSeq) referred.push({ seq: frame.lastSeq, vbns: blocksOf(frame) });
+    }
     trace(`  ${written.length} frames of the log: changes up to ${framedSeq} are durable`);
     acknowledge();
     return true;

@@ -24,6 +24,8 @@ export const mirrorRunCommand = command({
     const { readKey } = await import("../../mirror/key.ts");
     const { snapshotHolder } = await import("../../daemon/snapshot-holder.ts");
     const { systemClock, systemRandom } = await import("../../daemon/system.ts");
+    // It outlives the installation that it was started from, and may find the volume unmounted then: loaded now.
+    await import("../../daemon/unmounted-volume.ts");
     const output = makeOutput({ json });
     await runMirror({
       volume,
