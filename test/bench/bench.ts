@@ -3,7 +3,8 @@
  *
  * All peers are mounted at once, each on an image file of its own; each row is measured for one peer after the other before
  * the next row begins, and the order turns from round to round: so what else the machine does meets all alike. Before a
- * row is timed, what was written before is on disk, and the caches are dropped where the row is cold.
+ * row is timed, what was written before is on disk, and the caches are dropped where the row is cold. Interrupted, it tells
+ * what it has measured so far.
  *
  *     make bench                    everything but the directories of a million files: about an hour
  *     make bench FULL=1             these too
@@ -75,8 +76,8 @@ try {
   await bench();
 } catch (error) {
   if (!stopping) throw error;
-  process.exitCode = 130;
 } finally {
+  if (stopping) process.exitCode = 130;
   say("unmounting and removing what was made");
   for (const { peer } of sessions) {
     await peer.streams?.removeDestination().catch(() => {});
@@ -101,7 +102,7 @@ async function bench(): Promise<void> {
       sessions.push({ peer, sizes, archive, sentCount: 0 });
     } catch (error) {
       await peer.cleanUp();
-      if (stopping) throw error;
+      if (stopping) return;
       say(`without ${peer.name}: ${(error as Error).message}`);
     }
   }
@@ -119,6 +120,7 @@ async function bench(): Promise<void> {
 async function runRow(row: Row, round: number): Promise<void> {
   const order = [...sessions.slice(round % sessions.length), ...sessions.slice(0, round % sessions.length)];
   for (const session of order) {
+    if (stopping) return;
     const { name } = session.peer;
     if (row.without?.[name] !== undefined) {
       if (round === 0) say(`${row.name}: without ${name}, which ${row.without[name]}`);
@@ -128,7 +130,7 @@ async function runRow(row: Row, round: number): Promise<void> {
     try {
       results.push(await measure(row, session, round));
     } catch (error) {
-      if (stopping) throw error;
+      if (stopping) return;
       say(`${row.name}: ${name} failed: ${(error as Error).message}`);
     }
   }
