@@ -144,6 +144,16 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
       {"kind":"do","op":{"kind":"link","path":"/b","into":"/d/z{*255}/h"},"at":5981}
       {"kind":"do","op":{"kind":"write","path":"/d/z{*255}/h","offset":0,"data":{"pattern":[3145728,252,176]}},"at":6075}`,
   },
+  {
+    what: "a restore that cannot read the snapshot's map changes nothing",
+    history: `
+      {"blockCount":1024,"isFilled":false,"cacheBytes":1048576,"accessTimes":"relatime","snapshots":0}
+      {"kind":"snapshot","what":"create","name":"snapshot 10","at":542}
+      {"kind":"snapshot","what":"rename","name":"snapshot 10","into":"snapshot 19","at":690}
+      {"kind":"do","op":{"kind":"mkdir","path":"/h","mode":493,"uid":0},"at":814}
+      {"kind":"fault","inLog":false,"on":"read","code":"ENOSPC","after":0,"times":3,"at":2117}
+      {"kind":"snapshot","what":"restore","name":"snapshot 19","at":2170}`,
+  },
 ];
 
 for (const { what, history } of found) test(what, () => void runHistory(decodeHistory(history)));

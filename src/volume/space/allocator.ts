@@ -438,28 +438,34 @@ export function openAllocator(options: AllocatorOptions): Allocator {
     }
   }
 
-  /** What has changed since the last CP is dropped with everything else that only the present state uses. */
+  /**
+   * What has changed since the last CP is dropped with everything else that only the present state uses. All that is needed is
+   * read first: where that fails, nothing has been dropped.
+   */
   function revert(into: SnapshotPlane): void {
     const { tree } = activeMap();
     const active = activePlane();
-    frozenBlocks = 0;
-    givenUp.length = 0; // their bits are set, and are frozen with all others that the snapshot does not have
-    settledCount = 0;
+    const frozenIn = new Map<number, Uint32Array>();
     for (let index = 0; index < regionCount; index++) {
       const known = regions.get(index);
       const now = active.pointer(index);
       const then = into.plane.pointer(index);
       const changed = tree.dirtyNodes?.has(index) === true || known?.frozenOpen !== undefined;
       if (!changed && now.vbn === then.vbn && now.checksum === then.checksum) continue;
+      const frozen = known?.frozenOpen?.slice() ?? new Uint32Array(REGION_WORDS);
       const words = active.words(index);
+      for (let w = 0; w < REGION_WORDS; w++) frozen[w] = (frozen[w] as number) | (words[w] as number);
       const back = into.plane.words(index);
+      for (let w = 0; w < REGION_WORDS; w++) frozen[w] = (frozen[w] as number) & ~(back[w] as number);
+      frozenIn.set(index, frozen);
+    }
+    frozenBlocks = 0;
+    givenUp.length = 0; // their bits are set, and are frozen with all others that the snapshot does not have
+    settledCount = 0;
+    for (const [index, frozen] of frozenIn) {
       const region = regionAt(index);
-      region.frozenOpen ??= new Uint32Array(REGION_WORDS);
-      for (let w = 0; w < REGION_WORDS; w++) {
-        const bits = ((region.frozenOpen[w] as number) | (words[w] as number)) & ~(back[w] as number);
-        region.frozenOpen[w] = bits;
-        frozenBlocks += bitCount(bits);
-      }
+      region.frozenOpen = frozen;
+      for (let w = 0; w < REGION_WORDS; w++) frozenBlocks += bitCount(frozen[w] as number);
       region.busy = undefined;
       region.fresh = undefined;
       exhausted[index] = 0;
