@@ -103,13 +103,21 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
     readOnly,
     following,
     snapshot,
-    becameCurrent: (state) => {
-      orphans = state.inodes === undefined ? undefined : openOrphans(state.inodes);
+    becameCurrent: () => {
+      orphans = undefined; // first: those of the state before are not to be used, whatever becomes of the new ones
+      orphansNow();
     },
     becameUnused: (ino) => orphans?.unused(ino),
   });
   const handles = openHandles(states);
-  if (states.current.writable) orphans = openOrphans(states.inodesOf(states.current));
+  if (states.current.writable) orphansNow();
+
+  /** Those of the current state. Where they could not be read, it is tried again. */
+  function orphansNow(): Orphans {
+    if (!states.current.writable) throw new FsError("EROFS", "a read-only filesystem has no orphans");
+    orphans ??= openOrphans(states.inodesOf(states.current));
+    return orphans;
+  }
 
   const context: Context = {
     volume,
@@ -120,10 +128,7 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
     accessTimes,
     following,
     snapshotDirectories: snapshot === undefined ? snapshotDirectories : "none",
-    orphans(): Orphans {
-      if (orphans === undefined) throw new FsError("EROFS", "a read-only filesystem has no orphans");
-      return orphans;
-    },
+    orphans: orphansNow,
   };
 
   const operations: FileSystem = {

@@ -154,6 +154,20 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
       {"kind":"fault","inLog":false,"on":"read","code":"ENOSPC","after":0,"times":3,"at":2117}
       {"kind":"snapshot","what":"restore","name":"snapshot 19","at":2170}`,
   },
+  {
+    what: "what has been deleted in a state that was restored is not looked for in the one before, when the disk refused to say",
+    history: `
+      {"blockCount":1024,"isFilled":false,"cacheBytes":1048576,"accessTimes":"relatime","snapshots":0}
+      {"kind":"snapshot","what":"create","name":"snapshot 10","at":542}
+      {"kind":"snapshot","what":"rename","name":"snapshot 10","into":"snapshot 19","at":690}
+      {"kind":"snapshot","what":"restore","name":"snapshot 19","at":753}
+      {"kind":"do","op":{"kind":"mkdir","path":"/h","mode":493,"uid":0},"at":814}
+      {"kind":"snapshot","what":"create","name":"snapshot 6","at":2104}
+      {"kind":"fault","inLog":false,"on":"read","code":"ENOSPC","after":0,"times":3,"at":2117}
+      {"kind":"snapshot","what":"restore","name":"snapshot 19","at":2170}
+      {"kind":"do","op":{"kind":"setxattr","path":"/a","name":"user.a","value":"","flags":0},"at":2196}
+      {"kind":"do","op":{"kind":"tmpfile","path":"/","slot":4,"excl":false},"at":2276}`,
+  },
 ];
 
 for (const { what, history } of found) test(what, () => void runHistory(decodeHistory(history)));
