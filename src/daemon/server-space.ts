@@ -18,10 +18,16 @@ const FULL_NOTE_MS = 60_000;
 
 /** Changes that come on top of a full measure are looked through so many times. */
 const RELIEF_STEPS = 16;
-/** Written in one go before a consistency point: 64 KiB, a tenth of a millisecond. Requests come between. */
-const EASE_BLOCKS = 16;
+/** Written in one go before a consistency point: 128 KiB, a fifth of a millisecond. Requests come between. */
+const EASE_BLOCKS = 32;
 /** Slices while no request waits, before the main thread's messages are looked at. */
-const EASE_SLICES = 16;
+const EASE_SLICES = 8;
+/**
+ * While somebody makes one request after the other, a slice is taken now and then: an operation of several requests meets one at
+ * most, and the processor is free for who makes them. Knocks and the like are requests too.
+ */
+const ANSWERED_FEW = 3;
+const PAUSE_MS = 1;
 
 /**
  * Keeps the changes in memory within their bound. While a consistency point is in flight, data goes to its final
@@ -63,14 +69,14 @@ export function afterEasing(server: Server, freeze: () => void): void {
   ease(server);
 }
 
-/** A slice, or some while no request waits. As long as another consistency point is in flight the disk has enough to do. */
+/** A slice, or some while nobody makes requests. As long as another consistency point is in flight the disk has enough to do. */
 export function ease(server: Server): void {
   const { easing, turns } = server;
   if (easing === undefined || turns.state.phase === "flushing") return;
   for (let slices = 0; turns.state.phase === "idle" && easing.slicesLeft > 0 && relieveSlice(server); ) {
     easing.slicesLeft -= 1;
     slices += 1;
-    if (slices < EASE_SLICES && !server.isRequestWaiting()) continue;
+    if (!server.isBusy && slices < EASE_SLICES && !server.isRequestWaiting()) continue;
     offerToGoOn(server);
     return;
   }
@@ -155,7 +161,14 @@ export function offerToGoOn(server: Server): void {
   const isMore = fileSystem.doomedCount > 0 || (easing !== undefined && turns.state.phase !== "flushing");
   if (!isMore || server.isUnfinished || turns.state.phase === "failed") return;
   server.isUnfinished = true;
-  server.send({ kind: "unfinished" });
+  server.send({ kind: "unfinished", delayMs: server.isBusy ? PAUSE_MS : 0 });
+}
+
+/** The main thread says that it is time for the next slices. */
+export function goOn(server: Server): void {
+  server.isUnfinished = false;
+  server.isBusy = server.answeredCount > ANSWERED_FEW;
+  server.answeredCount = 0;
 }
 
 export function reclaim({ fileSystem, send }: Server): void {

@@ -31,6 +31,9 @@ export interface Server {
   easing: { slicesLeft: number; readonly waiting: (() => void)[] } | undefined;
   /** The main thread was told that there is something to go on with, and has not answered yet. */
   isUnfinished: boolean;
+  /** Requests answered since the main thread was asked last whether there is time to go on; whether they were many. */
+  answeredCount: number;
+  isBusy: boolean;
   /** The files that the kernel may have dirty pages of. */
   readonly writers: Writers;
   /** Where the kernel may keep what is written: for pages that it has still. */

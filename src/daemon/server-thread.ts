@@ -46,6 +46,7 @@ import {
   ease,
   endEasing,
   fullNotes,
+  goOn,
   makeSpace,
   offerToGoOn,
   openRoom,
@@ -127,6 +128,8 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     relieveAtBytes: dirtyBytesMax,
     easing: undefined,
     isUnfinished: false,
+    answeredCount: 0,
+    isBusy: false,
     writers: makeWriters(),
     room: undefined,
     isRequestWaiting: () => true,
@@ -181,6 +184,7 @@ function serveMount(server: Server, calls: HostCalls | undefined): void {
       wake: inbox.word,
       onWake: (again) => receiveAll(server, again),
       afterRequest: () => {
+        server.answeredCount += 1;
         server.beat();
         balance(server);
         server.room?.look();
@@ -248,6 +252,7 @@ function answerPath(server: Server, paths: PathServer, id: number, request: Path
   server.send({ kind: "answered", id, durableAt, reply });
   if (bug !== undefined) throw bug;
   if (durableAt !== 0) makeDurable(server, durableAt);
+  server.answeredCount += 1;
   server.beat();
   balance(server);
   offerToGoOn(server);
@@ -303,7 +308,7 @@ function receive(server: Server, message: ToServer, again: Again): void {
       volume.follow();
       return;
     case "go-on":
-      server.isUnfinished = false;
+      goOn(server);
       if (server.fileSystem.doomedCount > 0) reclaim(server);
       ease(server);
       balance(server);

@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { cpTurns } from "../../src/daemon/cp-turns.ts";
-import { afterEasing, ease, endEasing, wantEased } from "../../src/daemon/server-space.ts";
+import { afterEasing, ease, endEasing, goOn, wantEased } from "../../src/daemon/server-space.ts";
 import type { Server } from "../../src/daemon/server-state.ts";
+import type { FromServer } from "../../src/daemon/thread-messages.ts";
 import type { FrozenCp } from "../../src/volume/volume.ts";
 import { type Bench, makeBench, putFile, readAll, writeAt } from "../support/fs-paths.ts";
 
@@ -12,11 +13,13 @@ interface Stage {
   readonly bench: Bench;
   readonly server: Server;
   readonly frozen: FrozenCp[];
+  readonly sent: FromServer[];
 }
 
 function stage({ isRequestWaiting = (): boolean => true } = {}): Stage {
   const bench = makeBench();
   const frozen: FrozenCp[] = [];
+  const sent: FromServer[] = [];
   const turns = cpTurns(bench.volume, { send: (cp) => void frozen.push(cp), onFailure: () => endEasing(server) });
   const server = {
     volume: bench.volume,
@@ -24,10 +27,12 @@ function stage({ isRequestWaiting = (): boolean => true } = {}): Stage {
     turns,
     easing: undefined,
     isUnfinished: false,
+    answeredCount: 0,
+    isBusy: false,
     isRequestWaiting,
-    send: () => {},
-  } as unknown as Server;
-  return { bench, server, frozen };
+    send: (message) => void sent.push(message),
+  } as Partial<Server> as Server;
+  return { bench, server, frozen, sent };
 }
 
 function dirty({ fs }: Bench, blocks: number, value: number): void {
@@ -54,7 +59,7 @@ test("who waits for a consistency point gets all that was written before, though
     dirty(bench, 40, 2); // more than a slice
     ease(server);
   }
-  assert(slices > 100 && slices < 150, `${slices} slices`);
+  assert(slices > 50 && slices < 80, `${slices} slices`);
   assert.equal(frozen.length, 1);
   const [cp] = frozen as [FrozenCp];
   assert.equal(cp.cause, "snapshot");
@@ -91,6 +96,25 @@ test("while no request waits slice follows slice, some at a time; when one has c
     ease(server);
   }
   assert.equal(frozen.length, 1);
+});
+
+test("while somebody makes many requests one slice is written at a time, with pauses between", () => {
+  const { bench, server, sent } = stage({ isRequestWaiting: () => false });
+  putFile(bench.fs, "/f");
+  dirty(bench, 2000, 1);
+  wantEased(server, "timer");
+  const paused = (answeredCount: number): { readonly slices: number; readonly delayed: boolean } => {
+    const before = server.easing?.slicesLeft ?? 0;
+    server.answeredCount = answeredCount;
+    goOn(server);
+    ease(server);
+    const last = sent.at(-1);
+    assert.equal(last?.kind, "unfinished");
+    return { slices: before - (server.easing?.slicesLeft ?? 0), delayed: last.delayMs > 0 };
+  };
+  assert.deepEqual(paused(100), { slices: 1, delayed: true });
+  const { slices, delayed } = paused(1); // a knock
+  assert(slices > 1 && !delayed, `${slices} slices`);
 });
 
 test("it waits for the one that is in flight, and for nothing when the mount ends or the volume fails", () => {
