@@ -65,10 +65,15 @@ export const MEMORY_BYTES_MAX = 256 << 20;
 /** Below, a consistency point would follow each large request. */
 export const MEMORY_BYTES_MIN = 16 << 20;
 
+/** Buffers that requests are read into, where each of the most that there can be is a large WRITE (fuse/kernel/kept-writes.ts). */
+const BUFFER_BYTES = 14 << 20;
+
 /**
- * One bound for caches and changes together. Half is for what is clean. Changes have the other half, and a consistency
- * point is due when they fill half of that: while it is in flight, as much again may be changed.
+ * One bound for buffers, caches and changes together. Of what the buffers leave, and they leave half in any case, half is for what
+ * is clean. Changes have the other half, and a consistency point is due when they fill half of that: while it is in
+ * flight, as much again may be changed.
  */
 export function memoryShares(memoryBytesMax: number): Pick<MountConfig, "cacheBytesMax" | "dirtyBytesMax"> {
-  return { cacheBytesMax: memoryBytesMax / 2, dirtyBytesMax: memoryBytesMax / 4 };
+  const bytes = memoryBytesMax - Math.min(BUFFER_BYTES, memoryBytesMax / 2);
+  return { cacheBytesMax: bytes / 2, dirtyBytesMax: bytes / 4 };
 }
