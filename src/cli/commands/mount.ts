@@ -29,7 +29,11 @@ export const mountCommand = command({
         requiresArg: true,
         describe: "How requests come in; fuse-native where kernel cannot be used",
       })
-      .option("memory", { type: "string", requiresArg: true, describe: "Bound of caches and unwritten changes: 256M" })
+      .option("memory", {
+        type: "string",
+        requiresArg: true,
+        describe: "Bound of request buffers, caches and unwritten changes: 256M",
+      })
       .option("foreground", { type: "boolean", default: false, describe: "Stay, and log to stderr" })
       .option("log", { type: "string", requiresArg: true, describe: "Append the daemon's log to this file" })
       .option("options", {
