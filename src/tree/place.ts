@@ -81,10 +81,11 @@ export function placeData(
       block.checksum = checksum(block.bytes);
       setPointer(tree, 0, index, block);
       writer.write(block.vbn, block.bytes);
-      store.retire(block);
     }
     done += length;
   }
+  // Only now: where the device has refused a write, all of it is still shown.
+  for (const index of indexes) store.retire(data.get(index) as CachedBlock);
   space.dirtied(-indexes.length);
   if (indexes.length === data.size) tree.dirtyData = undefined;
   else for (const index of indexes) data.delete(index);

@@ -168,6 +168,33 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
       {"kind":"do","op":{"kind":"setxattr","path":"/a","name":"user.a","value":"","flags":0},"at":2196}
       {"kind":"do","op":{"kind":"tmpfile","path":"/","slot":4,"excl":false},"at":2276}`,
   },
+  {
+    what: "what was to be written when the disk refused is shown as it is, and not what its memory was used for next",
+    history: `
+      {"blockCount":1024,"isFilled":false,"cacheBytes":262144,"accessTimes":"noatime","snapshots":0}
+      {"kind":"do","op":{"kind":"mkdir","path":"/e","mode":493,"uid":0},"at":365}
+      {"kind":"do","op":{"kind":"setxattr","path":"/e","name":"user.a","value":"v{*10027}","flags":1},"at":380}
+      {"kind":"do","op":{"kind":"mkdir","path":"/e/e","mode":493,"uid":0},"at":770}
+      {"kind":"do","op":{"kind":"create","path":"/e/g","mode":420,"uid":1},"at":823}
+      {"kind":"do","op":{"kind":"rename","path":"/e/e","into":"/e/a","flags":1},"at":1708}
+      {"kind":"do","op":{"kind":"create","path":"/e/a/g","mode":420,"uid":1},"at":1805}
+      {"kind":"sync","wait":true,"at":2219}
+      {"kind":"cut","after":6,"how":"kill","seed":2706128833,"again":[],"at":2339}
+      {"kind":"snapshot","what":"create","name":"one","at":2370}
+      {"kind":"do","op":{"kind":"write","path":"/e/a/g","offset":0,"data":{"pattern":[4097,100,190]}},"at":3072}
+      {"kind":"fsync","path":"/e/g","wait":true,"at":3140}
+      {"kind":"reopen","apart":true,"at":3193}
+      {"kind":"snapshot","what":"delete","name":"one","at":3837}
+      {"kind":"do","op":{"kind":"write","path":"/e/a/g","offset":0,"data":{"pattern":[102,191,119]}},"at":4061}
+      {"kind":"cp","at":4207}
+      {"kind":"cp","at":4218}
+      {"kind":"cp","at":4233}
+      {"kind":"fault","inLog":false,"on":"write","code":"ENOSPC","after":0,"times":1,"at":4707}
+      {"kind":"snapshot","what":"create","name":"one","at":4791}
+      {"kind":"do","op":{"kind":"write","path":"/e/a/g","offset":4095,"data":{"pattern":[8001,207,118]}},"at":4793}
+      {"kind":"fault","inLog":false,"on":"write","code":"EIO","after":1,"times":3,"at":4864}
+      {"kind":"snapshot","what":"create","name":"two","at":4879}`,
+  },
 ];
 
 for (const { what, history } of found) test(what, () => void runHistory(decodeHistory(history)));
