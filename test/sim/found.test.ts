@@ -195,6 +195,17 @@ const found: readonly { readonly what: string; readonly history: string }[] = [
       {"kind":"fault","inLog":false,"on":"write","code":"EIO","after":1,"times":3,"at":4864}
       {"kind":"snapshot","what":"create","name":"two","at":4879}`,
   },
+  {
+    what: "a snapshot is sent under the name that it has on the disk, not under the one that it was given since",
+    history: `
+      {"blockCount":256,"isFilled":false,"cacheBytes":262144,"accessTimes":"noatime","snapshots":0}
+      {"kind":"snapshot","what":"create","name":"one","at":2126}
+      {"kind":"snapshot","what":"create","name":"two","at":2156}
+      {"kind":"snapshot","what":"delete","name":"two","at":3216}
+      {"kind":"snapshot","what":"rename","name":"one","into":"two","at":3319}
+      {"kind":"send","name":"two","at":3454}
+      {"kind":"receive","frames":1,"checkpoint":true,"at":3713}`,
+  },
 ];
 
 for (const { what, history } of found) test(what, () => void runHistory(decodeHistory(history)));

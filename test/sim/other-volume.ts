@@ -138,8 +138,10 @@ export function openOther(clock: Clock, trace: (line: string) => void): Other {
     get crashes(): number {
       return crashes;
     },
-    send(source, record, digest): void {
+    send(source, { uuid }, digest): void {
       const volume = openReadOnly(source);
+      // As the disk has it: it may have another name since.
+      const record = volume.snapshots().find((one) => sameBytes(one.uuid, uuid)) as SnapshotRecord;
       const base = baseFor(volume, record);
       if (base === undefined) {
         disk = undefined; // a full image goes to a place where no volume is
