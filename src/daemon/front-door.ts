@@ -7,8 +7,8 @@ import { randomUUID } from "node:crypto";
 import { closeSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { assertNever } from "../core/numbers.ts";
-import type { NodeId } from "../fs/file-system.ts";
-import { invalidateInode, isServed } from "../fuse/kernel/notify.ts";
+import { type Name, type NodeId, ROOT_NODE } from "../fs/file-system.ts";
+import { invalidateEntry, invalidateInode, isServed } from "../fuse/kernel/notify.ts";
 import { mount, mountDevice, mountNatively, run } from "../fuse/mount.ts";
 import { isFuseDescriptor } from "../fuse/native/inherited-descriptors.ts";
 import type { Ask, PathReply } from "../fuse/native/path-request.ts";
@@ -83,6 +83,7 @@ export async function openFrontDoor(
     case "kernel": {
       const { descriptor, dirtyPagesBytesMax: kept } = await mount({ ...place, dirtyPagesBytesMax });
       const drop = (node: NodeId) => invalidateInode(descriptor, node, { offset: 0, lengthBytes: 0 });
+      const forget = (name: Name) => invalidateEntry(descriptor, ROOT_NODE, name);
       const nodePrefix = `.tidemark-${randomUUID()}-`;
       let knocks: Knocker | undefined;
       let device = "";
@@ -100,7 +101,7 @@ export async function openFrontDoor(
           if (nodes.length === 0) return;
           const reached = await placeOf(device);
           if (reached === undefined) return; // by nobody else either
-          await syncFiles({ place: reached, nodePrefix, nodes, drop });
+          await syncFiles({ place: reached, nodePrefix, nodes, drop, forget });
         },
         async drainPages(): Promise<void> {
           const nodes = await link.writers();

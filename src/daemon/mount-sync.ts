@@ -8,10 +8,12 @@
  *
  * A file is opened by its node, for it may have got another name meanwhile, and has one name of many: a name that
  * begins with `nodePrefix` is that of the node whose number follows, for the daemon's own user only (fuse/kernel/dispatch.ts).
+ * The kernel is made to forget that name afterwards: a file that it knows by any name is in use, and would not be freed when
+ * it has been deleted.
  *
  * A child does that, for a thread of this process must not wait for its own mount (knock.ts).
  */
-import type { NodeId } from "../fs/file-system.ts";
+import type { Name, NodeId } from "../fs/file-system.ts";
 import { run } from "../fuse/mount.ts";
 
 export interface DirtyFiles {
@@ -21,6 +23,8 @@ export interface DirtyFiles {
   readonly nodes: readonly NodeId[];
   /** Has the pages of a file written back and dropped. */
   readonly drop: (node: NodeId) => Promise<unknown>;
+  /** Has the kernel forget a name in the root. */
+  readonly forget: (name: Name) => Promise<unknown>;
 }
 
 /** Opened by one child: a command line has a limit. */
@@ -32,10 +36,11 @@ const OPEN_EACH = 'for node; do { true < "$0$node"; } 2> /dev/null || echo "$nod
  * Resolves when everything written to these files before the call has reached the filesystem. Those that an ordinary user's
  * daemon may not open lose their cached pages; those that are gone are in no snapshot.
  */
-export async function syncFiles({ place, nodePrefix, nodes, drop }: DirtyFiles): Promise<void> {
+export async function syncFiles({ place, nodePrefix, nodes, drop, forget }: DirtyFiles): Promise<void> {
   for (let first = 0; first < nodes.length; first += NODES_AT_ONCE) {
     const some = nodes.slice(first, first + NODES_AT_ONCE).map(String);
     const { errors } = await run("sh", ["-c", OPEN_EACH, `${place}/${nodePrefix}`, ...some]);
+    for (const node of some) await forget(`${nodePrefix}${node}` as Name);
     const closed = new Set(errors.split("; ").map(Number));
     for (const node of nodes) if (closed.has(node)) await drop(node);
   }

@@ -56,6 +56,20 @@ test("mkdir makes a snapshot with all that was written before, rename renames it
   assert.equal((await tidemark(["check", volume])).code, 0);
 });
 
+test("a file that was open for writing when a snapshot was taken is freed when both are gone", { skip }, async (t) => {
+  const { volume, dir } = await mounted(t, "cp-interval=1h");
+  const usedInodes = async (): Promise<number> => {
+    await tidemarkOk(["sync", volume]);
+    const status = JSON.parse(await tidemarkOk(["status", volume, "--json"])) as { volume: { usedInodes: number } };
+    return status.volume.usedInodes;
+  };
+  const before = await usedInodes();
+  await shell("exec 3> file; seq 100000 >&3; mkdir .snapshot/one; exec 3>&-; rm file; rmdir .snapshot/one", {
+    cwd: dir,
+  });
+  assert.equal(await usedInodes(), before);
+});
+
 test("a snapshot has every page that was written before it was asked for, and no other write waits for ever", {
   skip,
 }, async (t) => {
