@@ -31,15 +31,18 @@ export async function invalidateInode(
 /**
  * Drops the attributes of a node, and nothing else: in this thread, which may be the server's. It waits for an inode that the
  * kernel is about to give up, and so it is not for those that pages are written back of then: a file that is open for writing is
- * not given up, and has no dirty pages left when it is closed.
+ * not given up, and has no dirty pages left when it is closed. False: there is no such node, or no mount, any more.
  */
-export function forgetAttributes(descriptor: number, node: NodeId): void {
+export function forgetAttributes(descriptor: number, node: NodeId): boolean {
   const message = notification(NOTIFY_INVALIDATE_INODE, notifyInodeBody.size);
-  notifyInodeBody.encode(viewOf(message), replyHeader.size, { node, offset: -1, lengthBytes: 0 });
+  const noPages = { node, offset: -1, lengthBytes: 0 };
+  notifyInodeBody.encode(viewOf(message), replyHeader.size, noPages);
   try {
     writeSync(descriptor, message);
+    return true;
   } catch (error) {
-    if (!isGone(error as NodeJS.ErrnoException)) throw error;
+    if (isGone(error as NodeJS.ErrnoException)) return false;
+    throw error;
   }
 }
 
@@ -56,16 +59,7 @@ export async function invalidateEntry(descriptor: number, parent: NodeId, name: 
  * way of the root's attributes, which the kernel then asks for anew. Waits for nothing.
  */
 export function isServed(descriptor: number): boolean {
-  const message = notification(NOTIFY_INVALIDATE_INODE, notifyInodeBody.size);
-  const noPages = { node: ROOT_NODE, offset: -1, lengthBytes: 0 };
-  notifyInodeBody.encode(viewOf(message), replyHeader.size, noPages);
-  try {
-    writeSync(descriptor, message);
-    return true;
-  } catch (error) {
-    if (isGone(error as NodeJS.ErrnoException)) return false;
-    throw error;
-  }
+  return forgetAttributes(descriptor, ROOT_NODE);
 }
 
 function notification(code: number, bodyBytes: number): Buffer {
