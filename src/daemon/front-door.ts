@@ -98,10 +98,7 @@ export async function openFrontDoor(
         },
         async syncPages(): Promise<void> {
           const nodes = await link.writers();
-          if (nodes.length === 0) return;
-          const reached = await placeOf(device);
-          if (reached === undefined) return; // by nobody else either
-          await syncFiles({ place: reached, nodePrefix, nodes, drop, forget });
+          if (nodes.length > 0) await syncFiles({ place: await placeOf(device), nodePrefix, nodes, drop, forget });
         },
         async drainPages(): Promise<void> {
           const nodes = await link.writers();

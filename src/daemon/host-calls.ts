@@ -6,9 +6,11 @@ import { closeSync, openSync, readSync } from "node:fs";
 import { alignedMemory } from "../core/aligned-memory.ts";
 import type { PageCache } from "../device/file-device.ts";
 
-export interface HostCalls extends PageCache {
-  /** Whether a read of the descriptor would return at once. */
-  readonly isReadable: (descriptor: number) => boolean;
+export interface HostCalls {
+  /** Undefined where reads of the block file cannot tell what is in memory. */
+  readonly pageCache: PageCache | undefined;
+  /** Whether a read of the descriptor would return at once, now or within this time, in whole milliseconds. */
+  readonly isReadable: (descriptor: number, atMostMs: number) => boolean;
 }
 
 interface Native {
@@ -23,7 +25,7 @@ const POLLIN = 1;
 const POSIX_FADV_WILLNEED = 3;
 const TWO_32 = 0x1_0000_0000;
 
-/** Undefined: no FFI, no such calls in its C library, or no such reads of the file. */
+/** Undefined: no FFI, or no such calls in its C library. */
 export async function hostCalls(path: string): Promise<HostCalls | undefined> {
   const native = await loadNative();
   if (native === undefined) return undefined;
@@ -33,7 +35,7 @@ export async function hostCalls(path: string): Promise<HostCalls | undefined> {
   let memory: ArrayBufferLike | undefined; // used last: nearly all reads go into one buffer, that of replies
   let start = 0;
 
-  const calls: HostCalls = {
+  const pageCache: PageCache = {
     readResident(descriptor, into, offset, lengthBytes, position) {
       if (into.buffer !== memory) {
         memory = into.buffer;
@@ -47,12 +49,14 @@ export async function hostCalls(path: string): Promise<HostCalls | undefined> {
     },
     readAhead: (descriptor, lengthBytes, position) =>
       void fadvise(descriptor, position, lengthBytes, POSIX_FADV_WILLNEED),
-    isReadable(descriptor) {
+  };
+  return {
+    pageCache: canReadResident(path, pageCache) ? pageCache : undefined,
+    isReadable(descriptor, atMostMs) {
       asked[0] = descriptor;
-      return poll(asked, 1, 0) > 0;
+      return poll(asked, 1, atMostMs) > 0;
     },
   };
-  return canReadResident(path, calls) ? calls : undefined;
 }
 
 async function loadNative(): Promise<Native | undefined> {
@@ -70,7 +74,7 @@ async function loadNative(): Promise<Native | undefined> {
 }
 
 /** What has just been read is in the page cache; a filesystem that cannot tell says so of that too. */
-function canReadResident(path: string, { readResident }: HostCalls): boolean {
+function canReadResident(path: string, { readResident }: PageCache): boolean {
   const byte = new Uint8Array(alignedMemory(1));
   let descriptor: number | undefined;
   try {

@@ -1,5 +1,6 @@
 /** The server thread's queue of messages, and the word in shared memory that says that some wait. */
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
+import { WORD_WAKE } from "../fuse/kernel/loop.ts";
 import type { ToServer } from "./thread-messages.ts";
 
 export interface Inbox {
@@ -19,21 +20,21 @@ export function openInbox(port: MessagePort, wake: SharedArrayBuffer): Inbox {
   const late: ToServer[] = []; // as many as commands may be under way
   const next = (): ToServer | undefined => receiveMessageOnPort(port)?.message as ToServer | undefined;
   const nextAfterClear = (): ToServer | undefined => {
-    Atomics.store(word, 0, 0);
+    Atomics.store(word, WORD_WAKE, 0);
     return next(); // posted before the word was cleared
   };
   return {
     word,
-    clear: () => void Atomics.store(word, 0, 0),
+    clear: () => void Atomics.store(word, WORD_WAKE, 0),
     take: () => late.shift() ?? next(),
     wait(): ToServer {
       for (;;) {
         const message = next() ?? nextAfterClear();
         if (message !== undefined) {
-          Atomics.store(word, 0, 1); // more may wait in the queue, or was put off
+          Atomics.store(word, WORD_WAKE, 1); // more may wait in the queue, or was put off
           return message;
         }
-        Atomics.wait(word, 0, 0);
+        Atomics.wait(word, WORD_WAKE, 0);
       }
     },
     putOff: (message) => void late.push(message),

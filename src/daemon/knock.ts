@@ -2,7 +2,9 @@
  * Wakes the server thread, which sits in a read of /dev/fuse: somebody opens the root of the mount, which arrives there
  * as a request. One is under way at a time; when it comes back and the wake word is still set, the thread has not
  * seen it (the directory was unmounted, or another filesystem lies over ours), and it is tried again, more and more
- * slowly, in another place where the filesystem is mounted if there is one.
+ * slowly, in another place where the filesystem is mounted if there is one. After some of that the thread is told, by
+ * another word, to look for itself from its next request on: who has a file open or a directory as its own is served, though
+ * there is no way to the mount for anybody else.
  *
  * Somebody is a shell, for a thread of this process must not wait for an answer of its own mount: once the server has
  * read the request, that wait cannot be killed. After a kill -9 between the two the thread would stay, and with it
@@ -13,10 +15,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { statfs } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
+import { WORD_UNREACHED, WORD_WAKE } from "../fuse/kernel/loop.ts";
 import { withoutFuse } from "../fuse/native/inherited-descriptors.ts";
 
 const RETRY_MS_MIN = 5;
 const RETRY_MS_MAX = 1000;
+/** Whoever has been tried again at such intervals is not just slow to look. */
+const UNREACHED_MS_MIN = 100;
 /** A knock comes back when it is answered; where another filesystem that hangs lies over ours, it does not. */
 const RETURN_MS_MAX = 1000;
 
@@ -35,7 +40,7 @@ export function knocker(
   wake: SharedArrayBuffer,
   findPlace: () => Promise<string | undefined>,
 ): Knocker {
-  const word = new Int32Array(wake);
+  const words = new Int32Array(wake);
   let running = false;
   let again = false;
   let isQuiet = false;
@@ -66,11 +71,12 @@ export function knocker(
   }
 
   async function ended(): Promise<void> {
-    const seen = Atomics.load(word, 0) === 0;
+    const seen = Atomics.load(words, WORD_WAKE) === 0;
     if (seen) retryMs = RETRY_MS_MIN;
     if (!seen && !again && !isQuiet) {
       await delay(retryMs, undefined, { ref: false });
       retryMs = Math.min(RETRY_MS_MAX, retryMs * 2);
+      if (retryMs >= UNREACHED_MS_MIN) Atomics.store(words, WORD_UNREACHED, 1);
       place = (await findPlace()) ?? mountPoint;
     }
     running = false;
@@ -79,13 +85,13 @@ export function knocker(
   }
 
   function startIfWanted(): void {
-    if (!running && !isQuiet && Atomics.load(word, 0) === 1) start();
+    if (!running && !isQuiet && Atomics.load(words, WORD_WAKE) === 1) start();
   }
 
   return {
     knock(): void {
-      Atomics.store(word, 0, 1);
-      Atomics.notify(word, 0); // it may be waiting for memory, and not in a read
+      Atomics.store(words, WORD_WAKE, 1);
+      Atomics.notify(words, WORD_WAKE); // it may be waiting for memory, and not in a read
       if (running) again = true;
       else startIfWanted();
     },

@@ -17,8 +17,8 @@ import type { Name, NodeId } from "../fs/file-system.ts";
 import { run } from "../fuse/mount.ts";
 
 export interface DirtyFiles {
-  /** Where the mount can be reached. */
-  readonly place: string;
+  /** Where the mount can be reached; undefined: only by who is in it. */
+  readonly place: string | undefined;
   readonly nodePrefix: string;
   readonly nodes: readonly NodeId[];
   /** Has the pages of a file written back and dropped. */
@@ -33,10 +33,14 @@ const NODES_AT_ONCE = 1024;
 const OPEN_EACH = 'for node; do { true < "$0$node"; } 2> /dev/null || echo "$node" >&2; done';
 
 /**
- * Resolves when everything written to these files before the call has reached the filesystem. Those that an ordinary user's
- * daemon may not open lose their cached pages; those that are gone are in no snapshot.
+ * Resolves when everything written to these files before the call has reached the filesystem. Those that cannot be opened
+ * lose their cached pages: an ordinary user's daemon may not, and there may be no way to any; those that are gone are in no snapshot.
  */
 export async function syncFiles({ place, nodePrefix, nodes, drop, forget }: DirtyFiles): Promise<void> {
+  if (place === undefined) {
+    for (const node of nodes) await drop(node);
+    return;
+  }
   for (let first = 0; first < nodes.length; first += NODES_AT_ONCE) {
     const some = nodes.slice(first, first + NODES_AT_ONCE).map(String);
     const { errors } = await run("sh", ["-c", OPEN_EACH, `${place}/${nodePrefix}`, ...some]);

@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 import { UserError } from "../core/errors.ts";
 import type { NodeId } from "../fs/file-system.ts";
+import { WAKE_WORDS, WORD_WAKE } from "../fuse/kernel/loop.ts";
 import type { Knocker } from "./knock.ts";
 import { userError } from "./plain-error.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
@@ -38,7 +39,7 @@ export type ServerOptions = Omit<ServerStart, "wake" | "port">;
 export type ServerEvent = Exclude<FromServer, { readonly kind: "opened" | "result" | "refused" | "ended" }>;
 
 export function startServer(options: ServerOptions, onEvent: (event: ServerEvent) => void): ServerLink {
-  const wake = new SharedArrayBuffer(4);
+  const wake = new SharedArrayBuffer(WAKE_WORDS * Int32Array.BYTES_PER_ELEMENT);
   const word = new Int32Array(wake);
   const { port1: near, port2: far } = new MessageChannel();
   const start: ServerStart = { ...options, wake, port: far };
@@ -141,8 +142,8 @@ function postTo(port: MessagePort, message: ToServer, word: Int32Array, knocker:
     knocker.knock();
     return;
   }
-  Atomics.store(word, 0, 1);
-  Atomics.notify(word, 0);
+  Atomics.store(word, WORD_WAKE, 1);
+  Atomics.notify(word, WORD_WAKE);
 }
 
 interface Deferred<T> extends Pending {

@@ -153,22 +153,38 @@ function waitForMain(server: Server): void {
 }
 
 /**
- * Large files that were deleted are freed, and data is written ahead of a consistency point, when the main thread finds the
- * time: so requests come between.
+ * Large files that were deleted are freed, and data is written ahead of a consistency point, slice by slice: so requests come
+ * between. Where the loop does not keep the time, the main thread does.
  */
 export function offerToGoOn(server: Server): void {
   const { fileSystem, easing, turns } = server;
   const isMore = fileSystem.doomedCount > 0 || (easing !== undefined && turns.state.phase !== "flushing");
   if (!isMore || server.isUnfinished || turns.state.phase === "failed") return;
   server.isUnfinished = true;
-  server.send({ kind: "unfinished", delayMs: server.isBusy ? PAUSE_MS : 0 });
+  const delayMs = server.isBusy ? PAUSE_MS : 0;
+  if (server.keepsTime) server.goOnAtMs = performance.now() + delayMs;
+  else server.send({ kind: "unfinished", delayMs });
 }
 
-/** The main thread says that it is time for the next slices. */
+/** The next slices, if it is time for them. */
+export function goOnInTime(server: Server): void {
+  if (server.goOnAtMs !== Number.POSITIVE_INFINITY && performance.now() >= server.goOnAtMs) goOn(server);
+}
+
+/** How long there is nothing to go on with. */
+export function idleMs({ goOnAtMs }: Server): number {
+  return goOnAtMs === Number.POSITIVE_INFINITY ? goOnAtMs : Math.max(0, goOnAtMs - performance.now());
+}
+
 export function goOn(server: Server): void {
   server.isUnfinished = false;
+  server.goOnAtMs = Number.POSITIVE_INFINITY;
   server.isBusy = server.answeredCount > ANSWERED_FEW;
   server.answeredCount = 0;
+  if (server.fileSystem.doomedCount > 0) reclaim(server);
+  ease(server);
+  balance(server);
+  offerToGoOn(server);
 }
 
 export function reclaim({ fileSystem, send }: Server): void {

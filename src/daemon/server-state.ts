@@ -29,9 +29,12 @@ export interface Server {
   relieveAtBytes: number;
   /** What a consistency point would have to write at once is being written before, slice by slice; what freezes it waits. */
   easing: { slicesLeft: number; readonly waiting: (() => void)[] } | undefined;
-  /** The main thread was told that there is something to go on with, and has not answered yet. */
+  /** There is something to go on with, at this time, or when the main thread says so, which has been told. */
   isUnfinished: boolean;
-  /** Requests answered since the main thread was asked last whether there is time to go on; whether they were many. */
+  goOnAtMs: number;
+  /** The loop comes back by itself when it is time; false: it sleeps until it is knocked awake. */
+  keepsTime: boolean;
+  /** Requests answered since it went on last; whether they were many. */
   answeredCount: number;
   isBusy: boolean;
   /** The files that the kernel may have dirty pages of. */

@@ -47,10 +47,11 @@ import {
   endEasing,
   fullNotes,
   goOn,
+  goOnInTime,
+  idleMs,
   makeSpace,
   offerToGoOn,
   openRoom,
-  reclaim,
   settle,
   wantEased,
 } from "./server-space.ts";
@@ -80,7 +81,7 @@ async function run(start: ServerStart): Promise<void> {
 function open(start: ServerStart, send: (message: FromServer) => void, calls: HostCalls | undefined): Server {
   const { mode, accessTimes, snapshotDirectories, dirtyBytesMax, port, wake, log, durability, pulse } = start;
   const clock = systemClock();
-  const volume = openChecked(start, clock, calls);
+  const volume = openChecked(start, clock, calls?.pageCache);
   const snapshot = mode.kind === "snapshot" ? volume.findSnapshot(mode.name) : undefined;
   if (mode.kind === "snapshot" && snapshot === undefined) {
     throw new UserError("failed", `there is no snapshot ${mode.name}`, "see: tidemark snapshot list VOLUME");
@@ -128,6 +129,8 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     relieveAtBytes: dirtyBytesMax,
     easing: undefined,
     isUnfinished: false,
+    goOnAtMs: Number.POSITIVE_INFINITY,
+    keepsTime: false,
     answeredCount: 0,
     isBusy: false,
     writers: makeWriters(),
@@ -174,8 +177,10 @@ function serveMount(server: Server, calls: HostCalls | undefined): void {
     const { descriptor, nodePrefix, dirtyPagesBytesMax } = message;
     const writeBack = volume.writable && holdAll === undefined;
     if (writeBack) server.room = openRoom(server, dirtyPagesBytesMax);
-    const isRequestWaiting = calls && (() => calls.isReadable(descriptor));
-    server.isRequestWaiting = isRequestWaiting ?? server.isRequestWaiting;
+    if (calls !== undefined) {
+      server.isRequestWaiting = () => calls.isReadable(descriptor, 0);
+      server.keepsTime = true;
+    }
     serve({
       descriptor,
       fileSystem: server.gate.fileSystem,
@@ -190,12 +195,14 @@ function serveMount(server: Server, calls: HostCalls | undefined): void {
         server.room?.look();
         offerToGoOn(server);
       },
+      betweenRequests: () => goOnInTime(server),
+      idleMs: () => idleMs(server),
       hold: (seq, reply) => hold(server, seq, descriptor, reply),
       holdAll,
       writers: server.writers,
       nodePrefix,
       send: (errand, request) => send({ kind: "errand", errand, request }),
-      isRequestWaiting,
+      waitForRequest: calls && ((atMostMs) => calls.isReadable(descriptor, atMostMs)),
       log: (text) => send({ kind: "log", message: text }),
     });
     return;
@@ -309,10 +316,6 @@ function receive(server: Server, message: ToServer, again: Again): void {
       return;
     case "go-on":
       goOn(server);
-      if (server.fileSystem.doomedCount > 0) reclaim(server);
-      ease(server);
-      balance(server);
-      offerToGoOn(server);
       return;
     case "again":
       again(message.request, message.result);

@@ -34,7 +34,7 @@ export interface ServerStart {
   readonly log: { readonly port: MessagePort; readonly words: SharedArrayBuffer } | undefined;
   /** Where requests are counted, for who keeps processors awake; undefined: nobody does. */
   readonly pulse: SharedArrayBuffer | undefined;
-  /** One word: 1 when messages wait. */
+  /** Two words: see fuse/kernel/loop.ts. */
   readonly wake: SharedArrayBuffer;
   readonly port: MessagePort;
 }

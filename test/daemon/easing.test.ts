@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { cpTurns } from "../../src/daemon/cp-turns.ts";
-import { afterEasing, ease, endEasing, goOn, wantEased } from "../../src/daemon/server-space.ts";
+import { afterEasing, ease, endEasing, goOn, goOnInTime, idleMs, wantEased } from "../../src/daemon/server-space.ts";
 import type { Server } from "../../src/daemon/server-state.ts";
 import type { FromServer } from "../../src/daemon/thread-messages.ts";
 import type { FrozenCp } from "../../src/volume/volume.ts";
@@ -27,6 +27,9 @@ function stage({ isRequestWaiting = (): boolean => true } = {}): Stage {
     turns,
     easing: undefined,
     isUnfinished: false,
+    goOnAtMs: Number.POSITIVE_INFINITY,
+    keepsTime: false,
+    dirtyBytesMax: Number.POSITIVE_INFINITY,
     answeredCount: 0,
     isBusy: false,
     isRequestWaiting,
@@ -107,7 +110,6 @@ test("while somebody makes many requests one slice is written at a time, with pa
     const before = server.easing?.slicesLeft ?? 0;
     server.answeredCount = answeredCount;
     goOn(server);
-    ease(server);
     const last = sent.at(-1);
     assert.equal(last?.kind, "unfinished");
     return { slices: before - (server.easing?.slicesLeft ?? 0), delayed: last.delayMs > 0 };
@@ -115,6 +117,23 @@ test("while somebody makes many requests one slice is written at a time, with pa
   assert.deepEqual(paused(100), { slices: 1, delayed: true });
   const { slices, delayed } = paused(1); // a knock
   assert(slices > 1 && !delayed, `${slices} slices`);
+});
+
+test("a loop that keeps the time itself is told how long it may sleep, and asks nobody to wake it", () => {
+  const { bench, server, frozen, sent } = stage({ isRequestWaiting: () => false });
+  server.keepsTime = true;
+  putFile(bench.fs, "/f");
+  assert.equal(idleMs(server), Number.POSITIVE_INFINITY);
+  dirty(bench, 2000, 1);
+  wantEased(server, "timer");
+  for (let turns = 0; frozen.length === 0; turns++) {
+    assert(turns < 20);
+    assert.equal(idleMs(server), 0);
+    goOnInTime(server);
+  }
+  assert.equal(idleMs(server), Number.POSITIVE_INFINITY);
+  goOnInTime(server);
+  assert.deepEqual([sent, frozen.length], [[], 1]);
 });
 
 test("it waits for the one that is in flight, and for nothing when the mount ends or the volume fails", () => {

@@ -5,6 +5,7 @@ import { systemClock } from "../../src/daemon/system.ts";
 import { opcode, requestHeader } from "../../src/fuse/kernel/abi.ts";
 import { makeConnection } from "../../src/fuse/kernel/connection.ts";
 import { dispatch } from "../../src/fuse/kernel/dispatch.ts";
+import { WAKE_WORDS } from "../../src/fuse/kernel/loop.ts";
 import { mount } from "../../src/fuse/mount.ts";
 import { memoryFileSystem } from "../support/memory-file-system.ts";
 
@@ -26,7 +27,7 @@ function receive(): number {
 }
 
 receive();
-knocker(directory, new SharedArrayBuffer(4), () => Promise.resolve(directory)).knock();
+knocker(directory, new SharedArrayBuffer(4 * WAKE_WORDS), () => Promise.resolve(directory)).knock();
 setTimeout(() => {
   while (receive() === opcode.GETATTR);
   process.stdout.write("read\n");

@@ -32,7 +32,10 @@ export interface ServeOptions {
   readonly writeBack?: boolean;
   /** Whether what it keeps will fit, and who waits until that is known. Default: there is room without end. */
   readonly room?: Room | undefined;
-  /** In shared memory. Word 0 is looked at after each request; the loop calls onWake while it is not 0. */
+  /**
+   * In shared memory. Word 0 is looked at after each request; the loop calls onWake while it is not 0. Word 1 is set when there
+   * is no way for knocks.
+   */
   readonly wake: Int32Array;
   /** To clear word 0 before it looks for messages, so that none is missed. May have requests asked `again`. */
   readonly onWake: (again: Again) => "continue" | "stop";
@@ -48,8 +51,14 @@ export interface ServeOptions {
    * refused for files that are open for writing, and the directory of the snapshots is read-only.
    */
   readonly send?: (errand: Errand, request: Uint8Array) => void;
-  /** Whether another request waits. Without it requests are answered as they come: see put-off.ts, kept-writes.ts. */
-  readonly isRequestWaiting?: (() => boolean) | undefined;
+  /**
+   * Waits for a request, in whole milliseconds; false: none has come. Without it the loop sleeps in its read until there is one, and
+   * requests are answered as they come: see put-off.ts, kept-writes.ts.
+   */
+  readonly waitForRequest?: ((atMostMs: number) => boolean) | undefined;
+  /** Called before each request, and when there has been none for `idleMs`, which says how long it need not be called. */
+  readonly betweenRequests?: () => void;
+  readonly idleMs?: () => number;
   /** See Connection. */
   readonly writers?: Writers;
   readonly nodePrefix?: string | undefined;
@@ -59,33 +68,53 @@ export interface ServeOptions {
 /** A request that was put off for an errand, and the errno that this ended with; 0: it is done. */
 export type Again = (request: Uint8Array, result: number) => void;
 
+/** In `wake`: messages wait; who posts them cannot knock, so the loop looks for itself. */
+export const WORD_WAKE = 0;
+export const WORD_UNREACHED = 1;
+export const WAKE_WORDS = 2;
+
+/** How often the loop looks where nobody can knock. */
+const LOOK_MS = 20;
+
 /** Serves until the mount is gone or onWake says stop, and says which. Throws what is a bug, after an EIO to who asked. */
 export function serve(options: ServeOptions): "unmounted" | "stopped" {
-  const { wake, afterRequest } = options;
+  const { descriptor, wake, waitForRequest, idleMs, betweenRequests, afterRequest } = options;
   const connection = makeConnection({ ...options, canSend: options.send !== undefined });
   const kept: Kept = { reads: putOffReads(), writes: keptWrites(connection) };
+  /** Requests that are to be asked again. Who made them is not to wait for a knock that does not come. */
+  let owedCount = 0;
+  const sleepMs = (): number => {
+    const isLooking = owedCount > 0 || Atomics.load(wake, WORD_UNREACHED) !== 0;
+    return Math.min(isLooking ? LOOK_MS : Number.POSITIVE_INFINITY, idleMs?.() ?? Number.POSITIVE_INFINITY);
+  };
   const source: Source = {
-    receive: () => receive(connection, options.descriptor),
-    isRequestWaiting: options.isRequestWaiting,
+    receive(): number {
+      const ms = sleepMs();
+      const isLimited = waitForRequest !== undefined && ms !== Number.POSITIVE_INFINITY;
+      return isLimited && !waitForRequest(Math.ceil(ms)) ? NOTHING : receive(connection, descriptor);
+    },
+    isRequestWaiting: waitForRequest && (() => waitForRequest(0)),
   };
   const again: Again = (request, result) => {
+    owedCount -= 1;
     connection.request.set(request);
     connection.errandResult = result;
     connection.mayPutOff = false;
-    handle(connection, request.length, options);
+    owedCount += handle(connection, request.length, options);
     connection.errandResult = undefined;
-    remind(connection, options.descriptor);
+    remind(connection, descriptor);
   };
   for (;;) {
     const lengthBytes = nextRequest(connection, kept, source);
     if (lengthBytes === UNMOUNTED) return "unmounted";
     if (lengthBytes !== NOTHING) {
-      handle(connection, lengthBytes, options);
+      owedCount += handle(connection, lengthBytes, options);
       if (connection.isPutOff) kept.reads.add(connection.request);
       afterRequest?.();
-      remind(connection, options.descriptor);
+      remind(connection, descriptor);
     }
-    if (Atomics.load(wake, 0) !== 0 && options.onWake(again) === "stop") return "stopped";
+    betweenRequests?.();
+    if (Atomics.load(wake, WORD_WAKE) !== 0 && options.onWake(again) === "stop") return "stopped";
   }
 }
 
@@ -120,15 +149,19 @@ function receive({ request }: Connection, descriptor: number): number {
   }
 }
 
-function handle(connection: Connection, lengthBytes: number, options: ServeOptions): void {
+/** How many requests are to be asked again: this one, or none. */
+function handle(connection: Connection, lengthBytes: number, options: ServeOptions): 0 | 1 {
   const replyBytes = dispatch(connection, lengthBytes);
+  const { errand, wantsRoom, bug } = connection;
+  const isOwed = replyBytes === 0 && (errand !== undefined || wantsRoom);
   if (replyBytes > 0) answer(connection, replyBytes, options);
-  else if (connection.errand !== undefined) {
-    options.send?.(connection.errand, new Uint8Array(connection.request.subarray(0, lengthBytes)));
-  } else if (connection.wantsRoom) {
-    options.room?.defer(new Uint8Array(connection.request.subarray(0, lengthBytes)));
+  else if (isOwed) {
+    const request = new Uint8Array(connection.request.subarray(0, lengthBytes));
+    if (errand !== undefined) options.send?.(errand, request);
+    else options.room?.defer(request);
   }
-  if (connection.bug !== undefined) throw connection.bug;
+  if (bug !== undefined) throw bug;
+  return isOwed ? 1 : 0;
 }
 
 /** A request has been answered: while the room is shut, every writer has to ask, also whom the answer told what it would ask. */
