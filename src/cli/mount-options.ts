@@ -100,8 +100,17 @@ export function parseMountOptions(
   return settings;
 }
 
-/** Of the options of mount what a command takes that only looks: "log=FILE". UserError "usage" for all else. */
-export function parseLogOption(option: string): string {
+/** What a command takes of the options of mount that only looks. */
+export const logOption = {
+  alias: "o",
+  type: "string",
+  requiresArg: true,
+  describe: "log=FILE: the change log is in this file, as when mounting",
+} as const;
+
+/** The file that it names. UserError "usage" for all else. */
+export function parseLogOption(option: string | undefined): string | undefined {
+  if (option === undefined) return undefined;
   const place = option.startsWith("log=") ? parseChangeLog(option.slice("log=".length)) : undefined;
   if (place?.kind === "file") return place.path;
   throw new UserError("usage", `${JSON.stringify(option)} is for mounting`, "here there is log=FILE only");

@@ -155,6 +155,9 @@ test("a log in a file of its own: used, asked for after a crash, not needed afte
   assert.match(clean.stdout, /note: the change log has [0-9]+ changes since/);
   assert.equal(noLog?.code, 3);
   assert.match(noLog.stdout, /change-log: block 0 .* does not verify/);
+  const scrubbed = await tidemark(["scrub", volume, "-o", `log=${volume}`]);
+  assert.equal(scrubbed.code, 3);
+  assert.match(scrubbed.stdout, /change-log: block 0 .* does not verify/);
   assert.equal((await tidemark(["check", volume, "-o", "noatime"])).code, 2);
   assert.match((await tidemark(["check", volume, "-o", `log=${log}.not`])).stderr, /there is no file .*log\.not/);
   await mountVolume(t, volume, dir, options);

@@ -2,7 +2,7 @@ import { command } from "../command.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { findingText } from "../findings.ts";
 import { interruption } from "../interrupt.ts";
-import { parseLogOption } from "../mount-options.ts";
+import { logOption, parseLogOption } from "../mount-options.ts";
 import { makeOutput } from "../output.ts";
 import { progressLine } from "../progress.ts";
 
@@ -22,14 +22,9 @@ export const checkCommand = command({
     yargs
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })
       .option("metadata-only", { type: "boolean", default: false, describe: "Do not read the contents of files" })
-      .option("options", {
-        alias: "o",
-        type: "string",
-        requiresArg: true,
-        describe: "log=FILE: the change log is in this file, as when mounting",
-      }),
+      .option("options", logOption),
   async run({ volume, metadataOnly, options, json }) {
-    const logFile = options === undefined ? undefined : parseLogOption(options);
+    const logFile = parseLogOption(options);
     const { checkPath } = await import("../../daemon/check-path.ts");
     const output = makeOutput({ json });
     const progress = progressLine({ json, what: "check" });

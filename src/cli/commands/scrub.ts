@@ -2,6 +2,7 @@ import { command } from "../command.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { findingText } from "../findings.ts";
 import { interruption } from "../interrupt.ts";
+import { logOption, parseLogOption } from "../mount-options.ts";
 import { formatBytes, parseSize } from "../options.ts";
 import { makeOutput } from "../output.ts";
 import { progressLine } from "../progress.ts";
@@ -16,12 +17,14 @@ export const scrubCommand = command({
     ["$0 scrub /srv/data.tm", "at 100 MiB a second, beside applications"],
     ["$0 scrub /srv/data.tm --rate 20M", "slower"],
   ],
-  exits: ["findings", "no-volume", "corrupt", "interrupted"],
+  exits: ["findings", "no-volume", "corrupt", "mismatch", "interrupted"],
   options: (yargs) =>
     yargs
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })
-      .option("rate", { type: "string", default: "100M", requiresArg: true, describe: "Bytes a second, at most" }),
-  async run({ volume, rate, json }) {
+      .option("rate", { type: "string", default: "100M", requiresArg: true, describe: "Bytes a second, at most" })
+      .option("options", logOption),
+  async run({ volume, rate, options, json }) {
+    const logFile = parseLogOption(options);
     const bytesPerSecond = parseSize(rate);
     const { scrubPath } = await import("../../daemon/scrub-path.ts");
     const output = makeOutput({ json });
@@ -29,6 +32,7 @@ export const scrubCommand = command({
     const startMs = performance.now();
     const report = await scrubPath(volume, {
       bytesPerSecond,
+      logFile,
       signal: interruption(),
       onProgress: ({ blocksDone, blocksTotal }) =>
         progress.update({ doneBytes: blocksDone * BLOCK_BYTES, totalBytes: blocksTotal * BLOCK_BYTES }),
