@@ -102,6 +102,7 @@ export function serve(options: ServeOptions): "unmounted" | "stopped" {
     connection.mayPutOff = false;
     owedCount += handle(connection, request.length, options);
     connection.errandResult = undefined;
+    afterRequest?.();
     remind(connection, descriptor);
   };
   for (;;) {
