@@ -14,10 +14,10 @@ import { PowerCut } from "../support/devices.ts";
 import { protectedBlocks } from "../support/protected-blocks.ts";
 import { FILLED_BLOCKS } from "./base-volumes.ts";
 import { compareDamaged } from "./damaged.ts";
-import { unreadable } from "./faults.ts";
+import { openFaults, unreadable } from "./faults.ts";
 import type { Image } from "./looks.ts";
 import { pick } from "./operations.ts";
-import type { Crash } from "./steps.ts";
+import type { Crash, Fault } from "./steps.ts";
 import {
   attach,
   compareSnapshots,
@@ -38,6 +38,10 @@ import {
 
 /** One in so many of the crashes that are only looked at goes on to a consistency point. */
 const GOES_ON_EVERY = 4;
+/** And one in so many of these after a recovery that the disk refused something. */
+const REFUSED_EVERY = 3;
+/** Calls of a kind that a recovery and its consistency point make, about. */
+const CALLS = 12;
 /** Looked at in the middle of a write: most are alike, and cost little. */
 const CRASHES_PER_WRITE = 3;
 
@@ -114,10 +118,11 @@ export function peek(world: World, seed: number): void {
   const random = prng(seed);
   const image = crashOf(world, random);
   const goesOn = below(random, GOES_ON_EVERY) === 0;
+  const fault = goesOn && below(random, REFUSED_EVERY) === 0 ? faultIn(world, random) : undefined;
   world.counts.peeks += 1;
   if (world.fs.doomedCount > 0) world.counts.doomed += 1;
-  const about = `${world.isLogApart} ${goesOn}`;
-  const seen = world.looks.look(image, about, (disk, log) => lookAt(world, { image, disk, log, goesOn }));
+  const about = JSON.stringify([world.isLogApart, goesOn, fault]);
+  const seen = world.looks.look(image, about, (disk, log) => lookAt(world, { image, disk, log, goesOn, fault }));
   judge(world, seen, () => openOn(world, random, image.disk, image.log));
 }
 
@@ -127,12 +132,15 @@ interface Look {
   readonly disk: BlockDevice;
   readonly log: BlockDevice;
   readonly goesOn: boolean;
+  /** Of the first recovery. */
+  readonly fault: Fault | undefined;
 }
 
-function lookAt(world: World, { image, disk, log, goesOn }: Look): Seen {
+function lookAt(world: World, { image, disk, log, goesOn, fault }: Look): Seen {
   assertClean(world, image);
   const random = prng(0);
   const { cpCount } = readFsinfo(disk);
+  if (fault !== undefined) recoverRefused(world, disk, log, fault);
   const opened = openOn(world, random, disk, log);
   const seen = see(world, opened, cpCount);
   if (!goesOn) return seen;
@@ -141,6 +149,31 @@ function lookAt(world: World, { image, disk, log, goesOn }: Look): Seen {
   const later = see(world, openOn(world, random, disk, log), cpCount);
   assert.deepEqual(later, seen, "the version after a recovery and a consistency point");
   return seen;
+}
+
+/** Calls of a recovery that the disk refuses: it goes on to its end, or says so. The next one finds what there was to be found. */
+function recoverRefused(world: World, disk: BlockDevice, log: BlockDevice, fault: Fault): void {
+  const faults = openFaults();
+  faults.arm(fault);
+  try {
+    const refusing = faults.faulty(disk, { isLog: false });
+    openOn(world, prng(0), refusing, faults.faulty(log, { isLog: true })).volume.takeCp("recovery");
+  } catch (error) {
+    if (faults.refused === 0 || !isRefusal(error)) throw error;
+    world.counts.refusedRecoveries += 1;
+  }
+}
+
+function faultIn({ isLogApart }: World, random: Random): Fault {
+  const on = pick(random, ["read", "write", "flush"] as const);
+  const inLog = isLogApart && below(random, 2) === 0;
+  return {
+    on,
+    inLog,
+    code: "EIO",
+    after: below(random, on === "flush" || inLog ? 3 : CALLS),
+    times: 1 + below(random, 2),
+  };
 }
 
 /** Looks at what crashes in the middle of the next writes and flushes would leave. */

@@ -39,6 +39,7 @@ test("after a crash at any point the volume is a version that is new enough, wit
     doomed: 50,
     rotten: 5,
     rottenLogs: 5,
+    refusedRecoveries: 20,
     transfers: 2,
     otherCrashes: 1,
   };

@@ -90,6 +90,7 @@ function tellResult(runs: number, counts: Counts, first: number, seconds: number
     doomed,
     rotten,
     rottenLogs,
+    refusedRecoveries,
     transfers,
     otherCrashes,
     fullAnswers,
@@ -99,7 +100,7 @@ function tellResult(runs: number, counts: Counts, first: number, seconds: number
     `${runs} histories from seed ${first} in ${seconds.toFixed(1)} s: ${operations} operations, ${consistencyPoints} consistency points, ` +
       `${all} crashes (${crashes} lived through, ${again} of them in recovery, ${peeks} looked at, ${alike} of them like one before, ${otherCrashes} at the other end, ` +
       `${doomed} with more to free), ${heirs} large cuts, ` +
-      `${fullAnswers} times full, ${refusals} refused by the disk (${logRefusals} by that of a log apart), ${rotten} rotten disks, ${rottenLogs} rotten logs, ${transfers} transfers; ` +
+      `${fullAnswers} times full, ${refusals} refused by the disk (${logRefusals} by that of a log apart), ${rotten} rotten disks, ${rottenLogs} rotten logs, ${refusedRecoveries} refused recoveries, ${transfers} transfers; ` +
       `${Math.round((all / seconds) * 60)} crashes a minute; no fault\n`,
   );
 }

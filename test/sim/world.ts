@@ -80,6 +80,8 @@ export interface Counts {
   rotten: number;
   /** Logs with rot in a frame that was acknowledged. */
   rottenLogs: number;
+  /** Recoveries that ended with a refusal of the disk, and were tried again. */
+  refusedRecoveries: number;
   transfers: number;
   otherCrashes: number;
 }
@@ -171,6 +173,7 @@ export function openWorld(setup: Setup, trace: (line: string) => void): World {
       doomed: 0,
       rotten: 0,
       rottenLogs: 0,
+      refusedRecoveries: 0,
       transfers: 0,
       otherCrashes: 0,
     },
