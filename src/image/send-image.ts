@@ -18,6 +18,8 @@ export interface SendImageOptions {
   /** File to write. Default: standard output, unless it is a terminal. */
   readonly output?: string | undefined;
   readonly force?: boolean | undefined;
+  /** Makes the pipe at a descriptor larger, if the host can. Default: it stays as it is. */
+  readonly widenPipe?: ((descriptor: number) => Promise<void>) | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
   /** Ends the sending with the signal's reason; nothing stays behind. */
   readonly signal?: AbortSignal | undefined;
@@ -33,6 +35,10 @@ export interface SendImageResult {
   readonly bytes: number;
 }
 
+const STANDARD_OUTPUT = 1;
+/** Fewer blocks, 64 MiB of them, are through a pipe sooner than it is widened. */
+const WIDEN_BLOCKS_MIN = 1 << 14;
+
 export async function sendImage(options: SendImageOptions): Promise<SendImageResult> {
   const device = openFileDevice(options.volume, { writable: false });
   try {
@@ -42,6 +48,7 @@ export async function sendImage(options: SendImageOptions): Promise<SendImageRes
       .toSorted((a, b) => a.id - b.id);
     const base = options.base === undefined ? undefined : findSnapshot(options.volume, volume, options.base);
     const plan = planImage(volume, { tops, base });
+    if (options.output === undefined && plan.blockCount >= WIDEN_BLOCKS_MIN) await options.widenPipe?.(STANDARD_OUTPUT);
     let bytes = 0;
     const onProgress = (progress: Progress): void => {
       ({ bytes } = progress);

@@ -27,6 +27,16 @@ function module(name: string): string {
   return fileURLToPath(new URL(`../../src/image/${name}.js`, import.meta.url));
 }
 
+/** A process that sends a and b to its standard output, and one that receives them from its standard input, as JavaScript. */
+function programs({ volume, copy }: { readonly volume: string; readonly copy: string }): readonly [string, string] {
+  return [
+    `import { sendImage } from ${JSON.stringify(module("send-image"))};
+    await sendImage({ volume: ${JSON.stringify(volume)}, snapshots: ["a", "b"] });`,
+    `import { receiveImages } from ${JSON.stringify(module("receive-images"))};
+    await receiveImages({ volume: ${JSON.stringify(copy)}, files: [], clock: { now: () => ({ seconds: 1, nanoseconds: 0 }) } });`,
+  ];
+}
+
 interface Files {
   readonly path: string;
   readonly volume: string;
@@ -288,12 +298,18 @@ test("receiving spares what is not a volume, and volumes in use", async (t) => {
 
 test("a stream goes through a pipe from process to process", async (t) => {
   const { volume, at, source } = setUp(t);
-  const send = `import { sendImage } from ${JSON.stringify(module("send-image"))};
-    await sendImage({ volume: ${JSON.stringify(volume)}, snapshots: ["a", "b"] });`;
-  const receive = `import { receiveImages } from ${JSON.stringify(module("receive-images"))};
-    await receiveImages({ volume: ${JSON.stringify(at("copy"))}, files: [], clock: { now: () => ({ seconds: 1, nanoseconds: 0 }) } });`;
+  const [send, receive] = programs({ volume, copy: at("copy") });
   const pipeline = 'set -o pipefail; "$0" --input-type=module -e "$1" | "$0" --input-type=module -e "$2"';
   await runOk("bash", ["-c", pipeline, process.execPath, send, receive]);
+  assertReceived(at("copy"), source);
+});
+
+test("what the shell has redirected goes on where it stands", async (t) => {
+  const { volume, at, source } = setUp(t);
+  const [send, receive] = programs({ volume, copy: at("copy") });
+  const lines = `{ echo before; "$0" --input-type=module -e "$1"; } > "$3"
+    { read -r word; [ "$word" = before ]; "$0" --input-type=module -e "$2"; } < "$3"`;
+  await runOk("bash", ["-e", "-c", lines, process.execPath, send, receive, at("stream")]);
   assertReceived(at("copy"), source);
 });
 
@@ -306,8 +322,7 @@ test("a reader that goes away is a clear error, and a terminal is refused", asyn
     () => openPipeSink(Object.assign(new PassThrough(), { isTTY: true })),
     fails("usage", /not for a terminal/),
   );
-  const terminal = Object.assign(new PassThrough(), { isTTY: true });
-  await assert.rejects(readPipe(terminal).next(), fails("usage", /from a terminal/));
+  assert.throws(() => readPipe({ fd: 0, isTTY: true }), fails("usage", /from a terminal/));
 });
 
 test("a pipe that breaks off leaves no volume behind", async (t) => {

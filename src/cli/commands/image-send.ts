@@ -24,6 +24,7 @@ export const imageSendCommand = command({
       .option("force", { type: "boolean", default: false, describe: "Replace an existing file" }),
   async run({ volume, snapshot, base, output: file, force, json }) {
     const { sendImage } = await import("../../image/send-image.ts");
+    const { widenPipe } = await import("../../daemon/widen-pipe.ts");
     const stdoutTaken = file === undefined;
     const output = makeOutput({ json, stdoutTaken });
     const progress = progressLine({ json, what: "send", stdoutTaken });
@@ -33,6 +34,7 @@ export const imageSendCommand = command({
       base,
       output: file,
       force,
+      widenPipe,
       signal: interruption(),
       onProgress: ({ blocksDone, blocksTotal }) =>
         progress.update({ doneBytes: blocksDone * BLOCK_BYTES, totalBytes: blocksTotal * BLOCK_BYTES }),

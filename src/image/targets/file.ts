@@ -43,11 +43,11 @@ export async function openFileSink(path: string, { force = false }: FileSinkOpti
   }
 
   return {
-    async write(bytes): Promise<void> {
-      for (let at = 0; at < bytes.length; ) {
-        at += (await attempt(part, handle.write(bytes, at, bytes.length - at))).bytesWritten;
-      }
-    },
+    write: (bytes) =>
+      attempt(
+        part,
+        writeAll((at) => handle.write(bytes, at, bytes.length - at), bytes.length),
+      ),
     async finish(): Promise<void> {
       if (!direct) {
         await attempt(part, handle.sync());
@@ -64,6 +64,14 @@ export async function openFileSink(path: string, { force = false }: FileSinkOpti
       await close();
     },
   };
+}
+
+/** `write` writes what is left from a place on, or a part of that. */
+export async function writeAll(
+  write: (at: number) => Promise<{ readonly bytesWritten: number }>,
+  length: number,
+): Promise<void> {
+  for (let at = 0; at < length; ) at += (await write(at)).bytesWritten;
 }
 
 /** Another run to the same name takes the part away from this one. */
@@ -85,20 +93,27 @@ async function syncDirectory(path: string): Promise<void> {
 export async function* readStreamFile(path: string): AsyncGenerator<Uint8Array> {
   const handle = await openToRead(path);
   try {
-    const read = (buffer: Uint8Array): ReturnType<typeof handle.read> => {
-      const reading = handle.read(buffer, 0, buffer.length, null);
-      reading.catch(() => {}); // who waits for it hears of it
-      return reading;
-    };
-    let [current, next] = [new Uint8Array(READ_BYTES), new Uint8Array(READ_BYTES)];
-    for (let reading = read(current); ; [current, next] = [next, current]) {
-      const { bytesRead } = await attempt(path, reading);
-      if (bytesRead === 0) return;
-      reading = read(next); // beside what is done with this piece
-      yield current.subarray(0, bytesRead);
-    }
+    yield* readPieces((into) => attempt(path, handle.read(into, 0, into.length, null)));
   } finally {
     await handle.close();
+  }
+}
+
+/** What `read` reads until there is nothing more, each piece beside what is done with the one before it. */
+export async function* readPieces(
+  read: (into: Uint8Array) => Promise<{ readonly bytesRead: number }>,
+): AsyncGenerator<Uint8Array> {
+  const begin = (into: Uint8Array): ReturnType<typeof read> => {
+    const reading = read(into);
+    reading.catch(() => {}); // who waits for it hears of it
+    return reading;
+  };
+  let [current, next] = [new Uint8Array(READ_BYTES), new Uint8Array(READ_BYTES)];
+  for (let reading = begin(current); ; [current, next] = [next, current]) {
+    const { bytesRead } = await reading;
+    if (bytesRead === 0) return;
+    reading = begin(next);
+    yield current.subarray(0, bytesRead);
   }
 }
 
