@@ -17,7 +17,10 @@
  *
  * Permissions are the kernel's business (default_permissions), with the modes and owners that we report; other users
  * than the one who mounted are let in (allow_other), as on any filesystem. An ordinary user mounts through fusermount3
- * (kernel/fusermount.ts, loaded when it is needed), and lets others in where the administrator has allowed that.
+ * (kernel/fusermount.ts), and lets others in where the administrator has allowed that.
+ *
+ * Only mounting loads code when it is needed. A daemon may unmount months later, when a new installation has taken the
+ * place of the files that it was started from.
  */
 import { spawn } from "node:child_process";
 import {
@@ -34,6 +37,7 @@ import {
 import { join, resolve } from "node:path";
 import { UserError } from "../core/errors.ts";
 import { dirtyPagesWanted, limitDirtyPages, readAhead } from "./kernel/backing-device.ts";
+import { mountAsUser, unmountAsUser } from "./kernel/fusermount.ts";
 import { withoutFuse } from "./native/inherited-descriptors.ts";
 import type { Ask } from "./native/path-request.ts";
 import type { NativeMount } from "./native/transport.ts";
@@ -90,10 +94,12 @@ export async function mount({
         readOnly ? "ro" : "rw",
         ...options.filter((option) => !ALWAYS_SET.has(option)),
       ])
-    : await mountAsUser(source, target, [
-        readOnly ? "ro" : "rw",
-        ...options.filter((option) => option !== "default_permissions"),
-      ]);
+    : await mountAsUser({
+        source,
+        subtype: MOUNT_SUBTYPE,
+        directory: target,
+        options: [readOnly ? "ro" : "rw", ...options.filter((option) => option !== "default_permissions")],
+      });
   const device = mountOf(target)?.device ?? "";
   readAhead(device);
   return { descriptor, directory: target, dirtyPagesBytesMax: limitDirtyPages(device, dirtyPagesBytesMax) };
@@ -175,11 +181,6 @@ async function mountAsRoot(source: string, target: string, options: readonly str
   }
 }
 
-async function mountAsUser(source: string, directory: string, options: readonly string[]): Promise<number> {
-  const fusermount = await import("./kernel/fusermount.ts");
-  return fusermount.mountAsUser({ source, subtype: MOUNT_SUBTYPE, directory, options });
-}
-
 function isRoot(): boolean {
   return process.getuid?.() === 0;
 }
@@ -199,7 +200,7 @@ export async function unmount(directory: string, { lazy = false, force = false }
   }
   const { status, errors } = isRoot()
     ? await run("umount", ["-i", ...(lazy ? ["-l"] : []), ...(force ? ["-f"] : []), "--", target])
-    : await unmountAsUser(target, { lazy, force });
+    : await unmountOwn(target, { lazy, force });
   if (status === 0) return;
   const isBusy = /busy/.test(errors);
   const hint = isBusy ? `find who uses it with: fuser -vm ${target}; or unmount with --lazy` : "";
@@ -225,10 +226,9 @@ export async function remount(directory: string, options: readonly string[]): Pr
 }
 
 /** What a user has mounted: fusermount3 takes it away, and the kernel lets its owner cut the connection. */
-async function unmountAsUser(target: string, { lazy, force }: Required<UnmountOptions>): Promise<Ran> {
-  const fusermount = await import("./kernel/fusermount.ts");
+async function unmountOwn(target: string, { lazy, force }: Required<UnmountOptions>): Promise<Ran> {
   if (force) abortConnection(target);
-  return fusermount.unmountAsUser(target, { lazy: lazy || force });
+  return unmountAsUser(target, { lazy: lazy || force });
 }
 
 /** By way of the control filesystem of FUSE: where that is not mounted, a forced unmount is a lazy one. */

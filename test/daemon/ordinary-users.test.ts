@@ -1,14 +1,15 @@
 // Mounting without root: through fusermount3, as the user nobody, in a mount namespace with a /dev/fuse open to all.
 import assert from "node:assert/strict";
-import { chmodSync, chownSync, mkdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { chmodSync, chownSync, cpSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { isSharingAllowed } from "../../src/fuse/kernel/fusermount.ts";
-import type { RunResult } from "../support/mounts.ts";
+import { type RunResult, tidemarkPath } from "../support/mounts.ts";
 import {
   inPrivateMounts,
   openFuseDevice,
   skipWithoutPrivateMounts,
+  sources,
   tidemarkCommand,
 } from "../support/private-mounts.ts";
 import { temporaryDirectory } from "../support/temp.ts";
@@ -101,6 +102,21 @@ for (const transport of ["kernel", "fuse-native"]) {
       "is consistent",
     ];
     assert.deepEqual(out.trim().split("\n"), lines);
+  });
+
+  test(`a user's mount outlives the files of the program that serves it: ${transport}`, { skip }, async (t) => {
+    const home = homeOf(t);
+    const copy = join(home.home, "program");
+    cpSync(dirname(tidemarkPath), copy, { recursive: true });
+    symlinkSync(join(sources(), "node_modules"), join(home.home, "node_modules"));
+    const out = await asUserOk(home, {
+      before: `chown -R ${NOBODY} ${copy};`,
+      script: `mkdir m; tidemark format v.tm --size 64M > /dev/null
+      ${process.execPath} program/main.js mount v.tm m --transport ${transport}; rm -r program
+      echo kept > m/f; tidemark snapshot create v.tm one; tidemark check v.tm | grep -o 'is consistent'
+      tidemark umount m; ls m; tidemark mount v.tm m --transport ${transport}; cat m/f; tidemark umount m`,
+    });
+    assert.equal(out, "is consistent\nkept\n");
   });
 }
 

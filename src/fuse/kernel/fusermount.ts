@@ -9,7 +9,6 @@
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { UserError } from "../../core/errors.ts";
-import { openDescriptorChannel } from "./receive-descriptor.ts";
 
 const PROGRAM = "fusermount3";
 const CONFIG = "/etc/fuse.conf";
@@ -41,6 +40,8 @@ export async function mountAsUser({ source, subtype, directory, options }: UserM
     ...(isShared ? ["allow_other"] : []),
     ...options.filter((option) => option !== "allow_other" && !NOT_KNOWN.has(option)),
   ];
+  // Native code, which unmounting does without.
+  const { openDescriptorChannel } = await import("./receive-descriptor.ts");
   const channel = openDescriptorChannel();
   try {
     const ended = runProgram(["-o", list.join(","), "--", directory], channel.child);
