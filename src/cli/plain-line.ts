@@ -2,7 +2,8 @@
  * Most command lines are plain: the command, its arguments, options each with its value in a word of its own. Such a line
  * is read here, from what the command declares for yargs, because loading yargs takes four times as long as everything
  * else a short command does. A line that is not plain is left to yargs, right or wrong: help, completion, abbreviations
- * and messages are its own. For a plain line both give the same options; test/cli/plain-line.test.ts compares them.
+ * and messages are its own. For a plain line both give the same options; test/cli/plain-line.test.ts compares them. Only
+ * what follows "--" is read here and nowhere else: yargs does not count it among the arguments that a command must have.
  */
 
 /** What is declared of an argument or option, as far as a plain line needs it. */
@@ -10,6 +11,9 @@ export interface Declared {
   readonly type?: string;
   readonly default?: unknown;
   readonly demandOption?: boolean;
+  /** One letter. */
+  readonly alias?: string;
+  /** An option that may be given again, with one value each time. */
   readonly array?: boolean;
   readonly choices?: readonly unknown[];
 }
@@ -34,10 +38,12 @@ const GLOBAL = new Map<string, Declared>([
 /** The options by their names in the program; undefined: the line is not plain. `args` are those after the command. */
 export function plainLine(args: readonly string[], command: PlainCommand): Record<string, unknown> | undefined {
   const options = new Map(GLOBAL);
+  const letters = new Map<string, string>();
   const declaring: Declaring = {
     positional: () => declaring, // what is to be known of one, the notation says
     option(name, declared) {
       options.set(name, declared);
+      if (declared.alias !== undefined) letters.set(declared.alias, name);
       return declaring;
     },
   };
@@ -46,13 +52,20 @@ export function plainLine(args: readonly string[], command: PlainCommand): Recor
   const words: string[] = [];
   for (let index = 0; index < args.length; index += 1) {
     const word = args[index] as string;
+    if (word === "--") {
+      words.push(...args.slice(index + 1));
+      break;
+    }
     if (!word.startsWith("-")) {
+      if (!isPlain(word)) return undefined;
       words.push(word);
       continue;
     }
-    const name = word.slice(2);
-    const declared = word.startsWith("--") ? options.get(name) : undefined;
-    if (declared === undefined || declared.array === true || given.has(name)) return undefined;
+    const name = word.startsWith("--") ? word.slice(2) : (letters.get(word.slice(1)) ?? "");
+    const declared = options.get(name);
+    if (declared === undefined) return undefined;
+    const before = given.get(name);
+    if (before !== undefined && declared.array !== true) return undefined;
     const value = args[index + 1];
     if (declared.type === "boolean") {
       if (value === "true" || value === "false") return undefined;
@@ -62,7 +75,7 @@ export function plainLine(args: readonly string[], command: PlainCommand): Recor
     index += 1;
     if (value === undefined || !isPlain(value)) return undefined;
     if (declared.choices !== undefined && !declared.choices.includes(value)) return undefined;
-    given.set(name, value);
+    given.set(name, declared.array === true ? [...((before ?? []) as readonly string[]), value] : value);
   }
   for (const [name, { default: value, demandOption }] of options) {
     if (given.has(name)) continue;
@@ -72,9 +85,8 @@ export function plainLine(args: readonly string[], command: PlainCommand): Recor
   return placeWords(words, command.notation, given) ? named(given) : undefined;
 }
 
-/** Gives each word to the argument at its place. False: too few, too many, or not plain. */
+/** Gives each word to the argument at its place. False: too few, or too many. */
 function placeWords(words: readonly string[], notation: string, given: Map<string, unknown>): boolean {
-  if (!words.every(isPlain)) return false;
   let next = 0;
   for (const [, open, name, dots] of notation.matchAll(/([<[])(\w+)(\.\.)?[>\]]/g)) {
     const taken = dots === undefined ? words.slice(next, next + 1) : words.slice(next);

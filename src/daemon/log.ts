@@ -1,13 +1,15 @@
 /** The daemon's log: one line an event, with its time. The last line is also in the status. */
 import { appendFileSync } from "node:fs";
+import { UserError } from "../core/errors.ts";
 
 export interface DaemonLog {
   (message: string): void;
 }
 
-/** `target`: a file to append to, or "stderr", or nothing. */
+/** `target`: a file to append to, or "stderr", or nothing. UserError when it cannot be written to begin with. */
 export function daemonLog(target: string | undefined): DaemonLog {
   if (target === undefined) return () => {};
+  if (target !== "stderr") checkWritable(target);
   return (message) => {
     const line = `${new Date().toISOString()} tidemark: ${message.replaceAll("\n", " ")}\n`;
     try {
@@ -17,4 +19,12 @@ export function daemonLog(target: string | undefined): DaemonLog {
       // A log that cannot be written must not stop the filesystem.
     }
   };
+}
+
+function checkWritable(path: string): void {
+  try {
+    appendFileSync(path, "");
+  } catch (cause) {
+    throw new UserError("failed", `cannot write the log ${path}: ${(cause as Error).message}`, "", { cause });
+  }
 }

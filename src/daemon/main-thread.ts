@@ -55,7 +55,7 @@ import { endMount } from "./end-mount.ts";
 import { type FollowWatch, watchForCps } from "./follow-watch.ts";
 import { type FrontDoor, openFrontDoor, pathRequests } from "./front-door.ts";
 import { openLightSleep } from "./light-sleep.ts";
-import { type DaemonLog, daemonLog } from "./log.ts";
+import type { DaemonLog } from "./log.ts";
 import { startLog } from "./log-link.ts";
 import { type ServerEvent, type ServerLink, startServer } from "./server-link.ts";
 import { isVolumeRequest, syncsFirst, type VolumeSummary } from "./volume-verbs.ts";
@@ -94,11 +94,11 @@ interface State {
  * Opens the volume, mounts it, serves it. Resolves when requests are being answered. UserError when that cannot be:
  * everything is then as it was before.
  */
-export async function startDaemon(config: MountConfig): Promise<Daemon> {
+export async function startDaemon(config: MountConfig, log: DaemonLog): Promise<Daemon> {
   const state: State = {
     config,
     startedAt: new Date().toISOString(),
-    log: daemonLog(config.logFile),
+    log,
     phase: "serving",
     failure: undefined,
     lastError: undefined,

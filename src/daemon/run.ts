@@ -9,8 +9,8 @@ import { startDaemon } from "./main-thread.ts";
  * unmounted already, does so also when the mount is busy or has copies, cutting off whoever uses it. Throws UserError when it cannot start, and when the volume failed.
  */
 export async function runDaemon(config: MountConfig, onReady: () => void): Promise<void> {
-  const daemon = await startDaemon(config);
   const log = daemonLog(config.logFile);
+  const daemon = await startDaemon(config, log);
   process.on("uncaughtExceptionMonitor", (error) => log(`ended by a bug: ${error.stack ?? error.message}`));
   let signals = 0;
   const stop = async (signal: NodeJS.Signals): Promise<void> => {

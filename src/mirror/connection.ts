@@ -188,7 +188,7 @@ export async function listen({ address, key, onConnection, onRefused }: ListenOp
   await new Promise<void>((resolve, reject) => {
     server.once("error", (cause) => {
       reject(
-        new UserError("failed", `cannot listen at ${formatAddress(address)}: ${cause.message}`, "choose another port", {
+        new UserError("failed", `cannot listen at ${formatAddress(address)}: ${cause.message}`, "choose another", {
           cause,
         }),
       );

@@ -56,10 +56,13 @@ for (const row of commandTable) {
     const most = /\.\./.test(plain.notation) ? 4 : [...plain.notation.matchAll(/[<[]\w+/g)].length;
     const option = fc
       .tuple(fc.constantFrom(...optionsOf(command)), word, fc.nat())
-      .map(([[name, { type, choices }], value, at]): string[] =>
+      .map(([[name, { type, choices, alias }], value, at]): string[] =>
         type === "boolean"
           ? [`--${name}`]
-          : [`--${name}`, (choices?.[at % choices.length] as string | undefined) ?? value],
+          : [
+              alias !== undefined && at % 2 === 0 ? `-${alias}` : `--${name}`,
+              (choices?.[at % choices.length] as string | undefined) ?? value,
+            ],
       );
     const line = fc
       .tuple(
@@ -91,6 +94,21 @@ for (const row of commandTable) {
   });
 }
 
+async function read(line: string): Promise<Record<string, unknown> | undefined> {
+  const words = line.split(" ");
+  const row = commandTable.find(({ name }) => line.startsWith(`${name} `));
+  assert(row !== undefined);
+  return plainLine(words.slice(row.name.split(" ").length), (await row.load()).plain);
+}
+
+test("what follows -- is an argument, whatever it begins with", async () => {
+  assert.deepEqual((await read("snapshot create v --json -- -x"))?.["name"], "-x");
+  assert.deepEqual((await read("image verify a -- --json"))?.["files"], ["a", "--json"]);
+  assert.deepEqual((await read("umount -- m"))?.["target"], "m");
+  const { options, volume, dir } = (await read("mount -o ro,noatime --options nodev -- -v m")) ?? {};
+  assert.deepEqual({ options, volume, dir }, { options: ["ro,noatime", "nodev"], volume: "-v", dir: "m" });
+});
+
 test("whatever is not plain is left to yargs", async () => {
   const row = commandTable.find(({ name }) => name === "image send");
   assert(row !== undefined);
@@ -114,7 +132,8 @@ test("whatever is not plain is left to yargs", async () => {
     ["v", "s", "--base=b"],
     ["v", "s", "--base", "b", "--base", "c"],
     ["v", "s", "--nonsense"],
-    ["v", "s", "--"],
+    ["v", "--"],
+    ["v", "s", "--", "--force"],
     ["v", ""],
     ["v", '"s"'],
     ["v", "-"],

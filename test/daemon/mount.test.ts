@@ -246,6 +246,14 @@ test("in the foreground it logs, and SIGTERM unmounts cleanly", { skip }, async 
   assert.equal(await shell(`cat ${dir}/x`), "x\n");
 });
 
+test("a log that cannot be written is refused before anything is mounted", { skip }, async (t) => {
+  const { volume, dir, folder } = await volumeFor(t);
+  const { code, stderr } = await tidemark(["mount", volume, dir, "--log", join(folder, "none", "log")]);
+  assert.match(stderr, /cannot write the log .*none\/log: ENOENT/);
+  assert.equal(code, 1);
+  assert.deepEqual(await statuses(volume), []);
+});
+
 test("umount(8) behind the daemon's back ends it cleanly too", { skip }, async (t) => {
   const { volume, dir } = await volumeFor(t);
   await mountVolume(t, volume, dir);
