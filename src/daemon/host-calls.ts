@@ -4,6 +4,8 @@
  */
 import { closeSync, openSync, readSync } from "node:fs";
 import { alignedMemory } from "../core/aligned-memory.ts";
+import { BLOCK_BYTES } from "../core/block.ts";
+import { NOWHERE, SCATTERED_BLOCKS_MAX } from "../device/block-device.ts";
 import type { PageCache } from "../device/file-device.ts";
 
 export interface HostCalls {
@@ -21,6 +23,7 @@ interface Native {
 }
 
 const RWF_NOWAIT = 8;
+const IOVEC_WORDS = 4;
 const POLLIN = 1;
 const POSIX_FADV_WILLNEED = 3;
 const TWO_32 = 0x1_0000_0000;
@@ -30,22 +33,31 @@ export async function hostCalls(path: string): Promise<HostCalls | undefined> {
   const native = await loadNative();
   if (native === undefined) return undefined;
   const { preadv2, poll, fadvise, address } = native;
-  const part = new Uint32Array(4); // struct iovec: an address, and how many bytes
+  const parts = new Uint32Array(IOVEC_WORDS * SCATTERED_BLOCKS_MAX); // struct iovec: an address, and how many bytes
+  const gap = alignedMemory(BLOCK_BYTES);
+  const nowhere = { gap, at: Number(address(gap)) }; // together, for the memory must live as long as its address is used
   const asked = new Int32Array([0, POLLIN]); // struct pollfd
   let memory: ArrayBufferLike | undefined; // used last: nearly all reads go into one buffer, that of replies
   let start = 0;
 
   const pageCache: PageCache = {
-    readResident(descriptor, into, offset, lengthBytes, position) {
+    readScattered(descriptor, position, places, count, into, offset, { waits }) {
       if (into.buffer !== memory) {
         memory = into.buffer;
         start = Number(address(memory));
       }
-      const at = start + into.byteOffset + offset;
-      part[0] = at % TWO_32;
-      part[1] = Math.floor(at / TWO_32);
-      part[2] = lengthBytes;
-      return preadv2(descriptor, part, 1, position, RWF_NOWAIT);
+      let partCount = 0;
+      for (let next = 0; next < count; partCount++) {
+        const place = places[next] as number;
+        const at = place === NOWHERE ? nowhere.at : start + into.byteOffset + offset + place * BLOCK_BYTES;
+        let blocks = 1;
+        if (place !== NOWHERE) while (next + blocks < count && places[next + blocks] === place + blocks) blocks += 1;
+        parts[IOVEC_WORDS * partCount] = at % TWO_32;
+        parts[IOVEC_WORDS * partCount + 1] = Math.floor(at / TWO_32);
+        parts[IOVEC_WORDS * partCount + 2] = blocks * BLOCK_BYTES;
+        next += blocks;
+      }
+      return preadv2(descriptor, parts, partCount, position, waits ? 0 : RWF_NOWAIT);
     },
     readAhead: (descriptor, lengthBytes, position) =>
       void fadvise(descriptor, position, lengthBytes, POSIX_FADV_WILLNEED),
@@ -74,12 +86,13 @@ async function loadNative(): Promise<Native | undefined> {
 }
 
 /** What has just been read is in the page cache; a filesystem that cannot tell says so of that too. */
-function canReadResident(path: string, { readResident }: PageCache): boolean {
-  const byte = new Uint8Array(alignedMemory(1));
+function canReadResident(path: string, { readScattered }: PageCache): boolean {
+  const block = new Uint8Array(alignedMemory(BLOCK_BYTES));
   let descriptor: number | undefined;
   try {
     descriptor = openSync(path, "r");
-    return readSync(descriptor, byte, 0, 1, 0) === 1 && readResident(descriptor, byte, 0, 1, 0) === 1;
+    const got = readSync(descriptor, block, 0, BLOCK_BYTES, 0);
+    return got > 0 && readScattered(descriptor, 0, Int32Array.of(0), 1, block, 0, { waits: false }) === got;
   } catch {
     return false; // whoever opens it in earnest will tell
   } finally {

@@ -10,10 +10,19 @@ export interface BlockDevice {
   /** Reads `count` blocks from block `vbn` on into `into`, from byte `offset`. Blocks never written read as zeros. */
   read(vbn: number, count: number, into: Uint8Array, offset: number): void;
   /**
-   * The same for who does not want to wait for the disk, unless for the rest of a run that begins in memory. False: it would
-   * take that; what is missing is on its way. Undefined: this device cannot tell.
+   * Reads `count` blocks from block `vbn` on, the next one of them to block `places[i]` of `into`, counted from byte `offset`, or
+   * NOWHERE. Who does not want to wait for the disk, unless for the rest of what begins in memory, may get false: it would take
+   * that; what is missing is on its way. Throws FsError EIO where not all can be read, whatever that is worth. Undefined: this
+   * device cannot do that.
    */
-  readonly readResident?: (vbn: number, count: number, into: Uint8Array, offset: number) => boolean;
+  readonly readScattered?: (
+    vbn: number,
+    places: Int32Array,
+    count: number,
+    into: Uint8Array,
+    offset: number,
+    how: HowRead,
+  ) => boolean;
   /** Starts to read blocks that will be wanted, without waiting. A hint; undefined: this device takes none. */
   readonly readAhead?: (vbn: number, count: number) => void;
   /** Writes `count` blocks. The bytes may be changed by the caller as soon as the call has returned. */
@@ -28,3 +37,13 @@ export interface BlockDevice {
   discard(vbn: number, count: number): void;
   close(): void;
 }
+
+/** Whether who reads may be made to wait for the disk. */
+export interface HowRead {
+  readonly waits: boolean;
+}
+
+/** The place of a block that is read because it lies between two others. */
+export const NOWHERE = -1;
+/** Blocks of one scattered read. */
+export const SCATTERED_BLOCKS_MAX = 1024;

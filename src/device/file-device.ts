@@ -20,7 +20,9 @@ import {
 } from "node:fs";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { type ErrnoName, FsError, UserError } from "../core/errors.ts";
-import type { BlockDevice } from "./block-device.ts";
+import type { BlockDevice, HowRead } from "./block-device.ts";
+
+const WAITING: HowRead = { waits: true };
 
 /** Buffers that one writev takes at most (IOV_MAX of Linux). */
 const GATHER_MAX = 1024;
@@ -36,15 +38,18 @@ export interface FileDevice extends BlockDevice {
 /** What can be asked of the host's page cache, of the file behind a descriptor. */
 export interface PageCache {
   /**
-   * Reads into `into`, from byte `offset` on, as many bytes as lie in memory, up to the first that does not, and starts to
-   * read that and what follows. Returns how many; less than 1: none, or it cannot be done.
+   * Reads bytes from `position` on, a block to each of the first `count` places, as in BlockDevice.readScattered. Who does not
+   * wait gets as many as lie in memory, up to the first that does not, and that and what follows is started to be read.
+   * Returns how many; less than 1: none, or it cannot be done.
    */
-  readonly readResident: (
+  readonly readScattered: (
     descriptor: number,
+    position: number,
+    places: Int32Array,
+    count: number,
     into: Uint8Array,
     offset: number,
-    lengthBytes: number,
-    position: number,
+    how: HowRead,
   ) => number;
   /** Starts to read what is missing. */
   readonly readAhead: (descriptor: number, lengthBytes: number, position: number) => void;
@@ -227,15 +232,23 @@ function fileDevice(path: string, descriptor: number): FileDevice {
 function throughPageCache(
   device: FileDevice,
   pageCache: PageCache,
-): Required<Pick<BlockDevice, "readResident" | "readAhead">> {
+): Required<Pick<BlockDevice, "readScattered" | "readAhead">> {
   const { descriptor } = device;
   return {
-    /** Where a run begins in memory, the rest of it is on its way and not far: to begin again would be to copy it twice. */
-    readResident(vbn, count, into, offset): boolean {
-      const bytes = pageCache.readResident(descriptor, into, offset, count * BLOCK_BYTES, vbn * BLOCK_BYTES);
-      const got = Math.max(0, Math.floor(bytes / BLOCK_BYTES));
-      if (got === 0) return false;
-      if (got < count) device.read(vbn + got, count - got, into, offset + got * BLOCK_BYTES);
+    /** Where it begins in memory, the rest is on its way and not far: to begin again would be to copy it twice. */
+    readScattered(vbn, places, count, into, offset, how): boolean {
+      let rest = places;
+      let asked = how;
+      for (let done = 0; done < count; ) {
+        const position = (vbn + done) * BLOCK_BYTES;
+        const bytes = pageCache.readScattered(descriptor, position, rest, count - done, into, offset, asked);
+        const got = Math.max(0, Math.floor(bytes / BLOCK_BYTES));
+        if (got === 0 && !asked.waits) return false;
+        if (got === 0) throw new FsError("EIO", `block ${vbn + done} of ${device.path} cannot be read in one go`);
+        done += got;
+        if (done < count) rest = rest.subarray(got);
+        asked = WAITING;
+      }
       return true;
     },
     readAhead: (vbn, count) => pageCache.readAhead(descriptor, count * BLOCK_BYTES, vbn * BLOCK_BYTES),

@@ -16,6 +16,7 @@ import { BLOCK_BYTES, type Block, makeBlock } from "../core/block.ts";
 import { checksum } from "../core/checksum.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import type { BlockDevice } from "../device/block-device.ts";
+import { dataReader, type ReadData } from "./data-reader.ts";
 import type { Space } from "./space.ts";
 
 /** A block of a tree in memory. `vbn` is 0 while it is dirty and has no place yet. */
@@ -45,10 +46,8 @@ export interface BlockStore {
   insert(block: CachedBlock): void;
   /** Gives a buffer back that nobody needs beyond this operation. */
   retire(block: CachedBlock): void;
-  /** Reads and verifies whole data blocks that lie together, straight into the caller's memory. Not cached. */
-  readData(vbn: number, count: number, into: Uint8Array, offset: number): void;
-  /** The same as far as the disk need not be waited for. False: it need; the blocks are on their way. */
-  readResidentData(vbn: number, count: number, into: Uint8Array, offset: number): boolean;
+  /** Reads and verifies whole data blocks, straight into the caller's memory. Not cached. */
+  readonly readData: ReadData;
   /** Buffers retired so far may be reused from here on. Every operation calls it first. */
   beginOperation(): void;
 }
@@ -135,7 +134,7 @@ export function openBlockStore({
   }
 
   function readVerified(vbn: number, expected: number, into: Uint8Array): void {
-    readBlocks(vbn, 1, into, 0);
+    readBlock(vbn, into);
     const found = checksum(into);
     if (found !== expected) throw mismatch(vbn, found, expected);
   }
@@ -150,14 +149,13 @@ export function openBlockStore({
     }
   }
 
-  /** An error of the device names the block: of a long run, the first one that cannot be read by itself. */
-  function readBlocks(vbn: number, count: number, into: Uint8Array, offset: number): void {
+  /** An error of the device names the block. */
+  function readBlock(vbn: number, into: Uint8Array): void {
     try {
-      device.read(vbn, count, into, offset);
+      device.read(vbn, 1, into, 0);
     } catch (error) {
       if (!(error instanceof FsError)) throw error;
-      if (count === 1) throw new FsError("EIO", `block ${vbn} cannot be read`, { cause: error, vbn });
-      for (let i = 0; i < count; i++) readBlocks(vbn + i, 1, into, offset + i * BLOCK_BYTES);
+      throw new FsError("EIO", `block ${vbn} cannot be read`, { cause: error, vbn });
     }
   }
 
@@ -202,18 +200,10 @@ export function openBlockStore({
     retire(block): void {
       retired.push(block);
     },
-    readData(vbn, count, into, offset): void {
+    readData: dataReader(device, checkVbn, (vbn, expected, into) => {
       checkVbn(vbn);
-      checkVbn(vbn + count - 1);
-      readBlocks(vbn, count, into, offset);
-    },
-    readResidentData(vbn, count, into, offset): boolean {
-      checkVbn(vbn);
-      checkVbn(vbn + count - 1);
-      if (device.readResident !== undefined) return device.readResident(vbn, count, into, offset);
-      readBlocks(vbn, count, into, offset);
-      return true;
-    },
+      readVerified(vbn, expected, into);
+    }),
     beginOperation(): void {
       if (retired.length === 0) return;
       for (const block of retired) {

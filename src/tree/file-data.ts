@@ -8,13 +8,13 @@
  *
  * Invariant: the bytes of the last block beyond the end of the file are zero, and so are those of an inline file.
  */
-import assert from "node:assert/strict";
 import { BLOCK_BYTES } from "../core/block.ts";
-import { blockAppender, checksum } from "../core/checksum.ts";
+import { checksum } from "../core/checksum.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
+import type { HowRead } from "../device/block-device.ts";
 import { blockPointer } from "../format/block-pointer.ts";
 import { FILE_BYTES_MAX, INLINE_BYTES_MAX, POINTER_BYTES, POINTERS_PER_BLOCK } from "../format/constants.ts";
-import { type BlockStore, type CachedBlock, mismatch } from "./block-store.ts";
+import type { BlockStore, CachedBlock } from "./block-store.ts";
 import {
   type BlockTree,
   capacity,
@@ -33,18 +33,12 @@ import type { Purpose } from "./space.ts";
 /** Whole blocks in one write from which they go to the device at once instead of waiting for the CP. */
 const DIRECT_BLOCKS_MIN = 16;
 
-/** Whether who reads may be made to wait for the disk. */
-export interface HowRead {
-  readonly waits: boolean;
-}
+export type { HowRead };
 
 const WAITING: HowRead = { waits: true };
 
 /** Nothing was read, for it would have to be waited for. */
 export const NOT_RESIDENT = -1;
-
-/** The checksum of a run from those of its blocks. */
-const appendBlock = blockAppender();
 
 /**
  * Reads up to `length` bytes, fewer at the end of the file; returns how many. Bytes of `into` up to the end of the last
@@ -59,7 +53,7 @@ export function readFile(
   length: number,
   into: Uint8Array,
   intoOffset: number,
-  { waits }: HowRead = WAITING,
+  how: HowRead = WAITING,
 ): number {
   const { tree } = inode;
   const count = Math.min(length, tree.sizeBytes - offset);
@@ -76,23 +70,17 @@ export function readFile(
   while (position < end) {
     const index = Math.floor(position / BLOCK_BYTES);
     const within = position % BLOCK_BYTES;
-    const dirty = tree.dirtyData?.get(index);
-    const some = Math.min(BLOCK_BYTES - within, end - position);
-    let took = some;
-    if (dirty !== undefined) {
-      into.set(some === BLOCK_BYTES ? dirty.bytes : dirty.bytes.subarray(within, within + some), at);
-    } else if (within === 0 && into.length - at >= BLOCK_BYTES) {
-      const blocksMax = Math.min(
-        Math.ceil((end - position) / BLOCK_BYTES),
-        Math.floor((into.length - at) / BLOCK_BYTES),
-      );
-      const run = readRun(store, tree, index, blocksMax, into, at, waits);
-      if (run < 0) isResident = false;
-      took = Math.min(Math.abs(run) * BLOCK_BYTES, end - position);
+    let took = Math.min(BLOCK_BYTES - within, end - position);
+    if (within === 0 && into.length - at >= BLOCK_BYTES) {
+      const room = Math.floor((into.length - at) / BLOCK_BYTES);
+      const wanted = Math.min(room, Math.ceil((end - position) / BLOCK_BYTES));
+      const blocks = Math.min(wanted, siblingsFrom(tree, index));
+      if (!readBlocks(store, tree, index, blocks, into, at, how)) isResident = false;
+      took = Math.min(blocks * BLOCK_BYTES, end - position);
     } else {
       const scratch = store.buffer();
-      readRun(store, tree, index, 1, scratch.bytes, 0, true);
-      into.set(scratch.bytes.subarray(within, within + some), at);
+      readBlocks(store, tree, index, 1, scratch.bytes, 0, WAITING);
+      into.set(scratch.bytes.subarray(within, within + took), at);
       store.retire(scratch);
     }
     at += took;
@@ -101,77 +89,40 @@ export function readFile(
   return isResident ? count : NOT_RESIDENT;
 }
 
-/**
- * Reads blocks from `index` on that lie together on disk (or are a hole together), at most `blocksMax`. Returns how many;
- * negative: so many would have to be waited for, and are on their way.
- */
-function readRun(
+/** Blocks from `index` on whose pointers lie in one parent, or in none. */
+function siblingsFrom({ height }: BlockTree, index: number): number {
+  if (height === 0 && index < capacity(0)) return capacity(0) - index;
+  return POINTERS_PER_BLOCK - (index % POINTERS_PER_BLOCK);
+}
+
+/** Reads whole blocks of one parent, wherever they are. False: some have to be waited for, and are on their way. */
+function readBlocks(
   store: BlockStore,
   tree: BlockTree,
   index: number,
-  blocksMax: number,
+  count: number,
   into: Uint8Array,
   at: number,
-  waits: boolean,
-): number {
-  let view = tree.view;
+  how: HowRead,
+): boolean {
+  let view: DataView | undefined;
   let slot = index;
-  let slotEnd = capacity(0);
   if (tree.height > 0) {
-    const leaf =
-      index < capacity(tree.height) ? nodeAt(store, tree, 1, Math.floor(index / POINTERS_PER_BLOCK)) : undefined;
+    const leaf = Math.floor(index / POINTERS_PER_BLOCK);
+    if (index < capacity(tree.height)) view = nodeAt(store, tree, 1, leaf)?.view;
     slot = index % POINTERS_PER_BLOCK;
-    slotEnd = POINTERS_PER_BLOCK;
-    if (leaf === undefined) return zeroRun(tree, index, Math.min(blocksMax, slotEnd - slot), into, at);
-    view = leaf.view;
-  } else if (index >= slotEnd) {
-    return zeroRun(tree, index, blocksMax, into, at);
+  } else if (index < capacity(0)) {
+    ({ view } = tree);
   }
-  const runMax = Math.min(blocksMax, slotEnd - slot);
-  const vbn = blockPointer.get.vbn(view, slot * POINTER_BYTES);
-  let run = 1;
-  const step = vbn === 0 ? 0 : 1;
-  while (
-    run < runMax &&
-    blockPointer.get.vbn(view, (slot + run) * POINTER_BYTES) === vbn + run * step &&
-    tree.dirtyData?.has(index + run) !== true
-  ) {
-    run += 1;
+  if (view !== undefined && !store.readData(view, slot, count, into, at, how)) return false;
+  for (let i = 0; i < count; i++) {
+    if (view !== undefined && blockPointer.get.vbn(view, (slot + i) * POINTER_BYTES) !== 0) continue;
+    const start = at + i * BLOCK_BYTES;
+    const dirty = tree.dirtyData?.get(index + i);
+    if (dirty === undefined) into.fill(0, start, start + BLOCK_BYTES);
+    else into.set(dirty.bytes, start);
   }
-  if (vbn === 0) return zeroRun(tree, index, run, into, at);
-  if (waits) store.readData(vbn, run, into, at);
-  else if (!store.readResidentData(vbn, run, into, at)) return -run;
-  verifyRun(view, slot, run, into, at);
-  return run;
-}
-
-/** Sums a run in one go; only what is not as the parent expects is looked at block by block. Throws CorruptionError. */
-function verifyRun(view: DataView, slot: number, run: number, into: Uint8Array, at: number): void {
-  let expected = blockPointer.get.checksum(view, slot * POINTER_BYTES);
-  for (let i = 1; i < run; i++) {
-    expected = appendBlock(expected, blockPointer.get.checksum(view, (slot + i) * POINTER_BYTES));
-  }
-  const found = checksum(into.subarray(at, at + run * BLOCK_BYTES));
-  if (found === expected) return;
-  for (let i = 0; i < run; i++) {
-    const from = at + i * BLOCK_BYTES;
-    verifyBlock(view, slot + i, into.subarray(from, from + BLOCK_BYTES));
-  }
-  assert.fail("a run of good blocks has a bad checksum");
-}
-
-function verifyBlock(parent: DataView, slot: number, bytes: Uint8Array): void {
-  const found = checksum(bytes);
-  const expected = blockPointer.get.checksum(parent, slot * POINTER_BYTES);
-  if (found !== expected) throw mismatch(blockPointer.get.vbn(parent, slot * POINTER_BYTES), found, expected);
-}
-
-/** A hole reads as zeros, up to the next dirty block. */
-function zeroRun(tree: BlockTree, index: number, blocksMax: number, into: Uint8Array, at: number): number {
-  let run = 1;
-  while (run < blocksMax && tree.dirtyData?.has(index + run) !== true) run += 1;
-  into.fill(0, at, at + run * BLOCK_BYTES);
-  return run;
+  return true;
 }
 
 /**
@@ -326,8 +277,7 @@ function dirtyDataAt(store: BlockStore, tree: BlockTree, index: number, load: bo
   const vbn = blockPointer.get.vbn(view, at);
   const block = store.buffer();
   if (load && vbn !== 0) {
-    store.readData(vbn, 1, block.bytes, 0);
-    verifyBlock(view, at / POINTER_BYTES, block.bytes);
+    store.readData(view, at / POINTER_BYTES, 1, block.bytes, 0, WAITING);
   } else if (load) {
     block.words.fill(0);
   }

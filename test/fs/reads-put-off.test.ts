@@ -4,11 +4,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { CorruptionError } from "../../src/core/errors.ts";
 import { below, prng, type Random } from "../../src/core/prng.ts";
-import type { BlockDevice } from "../../src/device/block-device.ts";
 import { NOT_RESIDENT } from "../../src/fs/file-system.ts";
 import { checkVolume } from "../../src/volume/check.ts";
 import type { FrozenCp } from "../../src/volume/volume.ts";
-import { memoryDevice } from "../support/devices.ts";
+import { memoryDevice, scatteringDevice } from "../support/devices.ts";
 import { makeBench, nodeAt, putFile } from "../support/fs-paths.ts";
 
 const BLOCK_BYTES = 4096;
@@ -19,19 +18,6 @@ const O_RDWR = 2;
 const ROOT_USER = { uid: 0, gid: 0 };
 const PLAIN = { fromCache: false, killPriv: false };
 const FROM = 16; // where data begins in a reply
-
-/** What is not in memory is left as anything. */
-function chancyDisk(device: BlockDevice, isInMemory: () => boolean): BlockDevice {
-  return {
-    ...device,
-    readResident(vbn, count, into, offset): boolean {
-      const isThere = isInMemory();
-      if (isThere) device.read(vbn, count, into, offset);
-      else into.fill(0xee, offset, offset + count * BLOCK_BYTES);
-      return isThere;
-    },
-  };
-}
 
 interface Read {
   readonly offset: number;
@@ -53,7 +39,7 @@ function runSeed(random: Random): void {
   const disk = memoryDevice(4096);
   const { fs, volume } = makeBench(
     4096,
-    chancyDisk(disk, () => below(random, 2) === 0),
+    scatteringDevice(disk, () => below(random, 2) === 0),
   );
   const node = putFile(fs, "/file");
   const { handle } = fs.open(node, O_RDWR);
@@ -134,7 +120,7 @@ test("a bad block within a run is named, whether its run was in memory or had to
   let isInMemory = true;
   const bench = makeBench(
     4096,
-    chancyDisk(disk, () => isInMemory),
+    scatteringDevice(disk, () => isInMemory),
   );
   const data = new Uint8Array(64 * BLOCK_BYTES).fill(5);
   data.fill(77, 20 * BLOCK_BYTES, 21 * BLOCK_BYTES);

@@ -10,7 +10,7 @@ import assert from "node:assert/strict";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { FsError } from "../../src/core/errors.ts";
 import { below, type Random } from "../../src/core/prng.ts";
-import type { BlockDevice } from "../../src/device/block-device.ts";
+import { type BlockDevice, NOWHERE } from "../../src/device/block-device.ts";
 
 const SECTOR_BYTES = 512;
 const PAGE_BLOCKS = 64;
@@ -134,6 +134,24 @@ function checkRange(blockCount: number, vbn: number, count: number, buffer: Uint
     offset >= 0 && offset + count * BLOCK_BYTES <= buffer.length,
     `${count} blocks at ${offset} of ${buffer.length} bytes`,
   );
+}
+
+/** One that can read to many places at once. What is not in memory is left as anything, for who does not wait. */
+export function scatteringDevice(device: BlockDevice, isInMemory: () => boolean = () => true): BlockDevice {
+  return {
+    ...device,
+    readScattered(vbn, places, count, into, offset, { waits }): boolean {
+      const isThere = waits || isInMemory();
+      const nowhere = new Uint8Array(BLOCK_BYTES);
+      for (let i = 0; i < count; i++) {
+        const place = places[i] as number;
+        const [target, at] = place === NOWHERE ? [nowhere, 0] : [into, offset + place * BLOCK_BYTES];
+        if (isThere) device.read(vbn + i, 1, target, at);
+        else target.fill(0xee, at, at + BLOCK_BYTES);
+      }
+      return isThere;
+    },
+  };
 }
 
 /** The power is gone: thrown by the operation that it cut, and by all after it. */

@@ -1,0 +1,175 @@
+/**
+ * Reads the data blocks that a row of pointers names, all in a few calls, and verifies them.
+ *
+ * A file that was written over at random lies in many runs, and each call costs as much as several blocks. But the runs are
+ * near one another on the device: what was never moved still goes on behind each block that was, and those that were moved
+ * were given places together. So the runs are sorted by VBN, and those with small gaps between them are one span:
+ *
+ *     file     a b C d e F g H     (C, F and H were moved)
+ *     device   a b . d e . g   ...   F H . C
+ *              one span              another
+ *
+ * One call reads a span, each block straight to its place in the caller's memory, and those of the gaps to nowhere. Then the
+ * blocks lie in the order of the file, wherever they were, and what lies together there is summed in one go, and compared with
+ * what the sums of its pointers compose to.
+ *
+ * Where that fails, in whatever way, each block is read again by itself, in the order of the file: so the first bad one is named,
+ * and what is bad in a gap is nobody's concern.
+ */
+import { BLOCK_BYTES } from "../core/block.ts";
+import { blockAppender, checksum } from "../core/checksum.ts";
+import { CorruptionError, FsError } from "../core/errors.ts";
+import { type BlockDevice, type HowRead, NOWHERE, SCATTERED_BLOCKS_MAX } from "../device/block-device.ts";
+import { blockPointer } from "../format/block-pointer.ts";
+import { POINTER_BYTES, POINTERS_PER_BLOCK } from "../format/constants.ts";
+
+/** Longer gaps may cost more to read than a call. */
+const GAP_BLOCKS_MAX = 16;
+/** Blocks of a span, those in its gaps too, to which one more run of at most as many may be added. */
+const SPAN_BLOCKS_MAX = SCATTERED_BLOCKS_MAX - POINTERS_PER_BLOCK;
+
+/** The checksum of several blocks from those of each. */
+const appendBlock = blockAppender();
+
+/** One block by itself, whose errors name it. Throws FsError EIO, CorruptionError. */
+export type ReadVerified = (vbn: number, expected: number, into: Uint8Array) => void;
+
+/**
+ * Reads what `count` pointers from `slot` on name, all of one parent, to `into` from byte `offset` on, a block each; that of
+ * a pointer that is 0 is left alone. Who does not wait may get false: blocks are on their way, and `into` holds anything.
+ * Throws FsError EIO, CorruptionError.
+ */
+export type ReadData = (
+  parent: DataView,
+  slot: number,
+  count: number,
+  into: Uint8Array,
+  offset: number,
+  how: HowRead,
+) => boolean;
+
+export function dataReader(device: BlockDevice, checkVbn: (vbn: number) => void, readVerified: ReadVerified): ReadData {
+  /** The first block of each run: its VBN, and in the low digits its place. */
+  const runs = new Float64Array(POINTERS_PER_BLOCK);
+  /** Of the blocks of a span, in the order of the device. */
+  const places = new Int32Array(SCATTERED_BLOCKS_MAX);
+
+  /** Returns how many runs there are, sorted. */
+  function findRuns(parent: DataView, slot: number, count: number): number {
+    let found = 0;
+    let isSorted = true;
+    let next = 0;
+    for (let i = 0; i < count; i++) {
+      const vbn = blockPointer.get.vbn(parent, (slot + i) * POINTER_BYTES);
+      if (vbn === 0) {
+        next = 0;
+        continue;
+      }
+      checkVbn(vbn);
+      if (vbn !== next) {
+        const key = vbn * POINTERS_PER_BLOCK + i;
+        if (found > 0 && key < (runs[found - 1] as number)) isSorted = false;
+        runs[found] = key;
+        found += 1;
+      }
+      next = vbn + 1;
+    }
+    if (!isSorted) runs.subarray(0, found).sort();
+    return found;
+  }
+
+  function readSpans(
+    parent: DataView,
+    slot: number,
+    count: number,
+    into: Uint8Array,
+    offset: number,
+    how: HowRead,
+  ): boolean {
+    const runCount = findRuns(parent, slot, count);
+    let isResident = true;
+    let run = 0;
+    while (run < runCount) {
+      const first = vbnOf(runs[run] as number);
+      let next = first;
+      let length = 0;
+      do {
+        const key = runs[run] as number;
+        for (const vbn = vbnOf(key); next < vbn; next++) places[length++] = NOWHERE;
+        let place = key % POINTERS_PER_BLOCK;
+        do {
+          places[length++] = place;
+          place += 1;
+          next += 1;
+        } while (place < count && blockPointer.get.vbn(parent, (slot + place) * POINTER_BYTES) === next);
+        run += 1;
+      } while (run < runCount && isNear(vbnOf(runs[run] as number) - next, length));
+      if (!readSpan(first, length, into, offset, how)) isResident = false;
+    }
+    return isResident;
+  }
+
+  function readSpan(vbn: number, length: number, into: Uint8Array, offset: number, how: HowRead): boolean {
+    if (device.readScattered !== undefined) return device.readScattered(vbn, places, length, into, offset, how);
+    for (let i = 0; i < length; ) {
+      const place = places[i] as number;
+      let run = 1;
+      if (place !== NOWHERE) {
+        while (i + run < length && places[i + run] === place + run) run += 1;
+        device.read(vbn + i, run, into, offset + place * BLOCK_BYTES);
+      }
+      i += run;
+    }
+    return true;
+  }
+
+  function readEach(parent: DataView, slot: number, count: number, into: Uint8Array, offset: number): void {
+    for (let i = 0; i < count; i++) {
+      const at = (slot + i) * POINTER_BYTES;
+      const vbn = blockPointer.get.vbn(parent, at);
+      if (vbn === 0) continue;
+      const start = offset + i * BLOCK_BYTES;
+      readVerified(vbn, blockPointer.get.checksum(parent, at), into.subarray(start, start + BLOCK_BYTES));
+    }
+  }
+
+  return (parent, slot, count, into, offset, how) => {
+    try {
+      if (!readSpans(parent, slot, count, into, offset, how)) return false;
+      if (areGood(parent, slot, count, into, offset)) return true;
+    } catch (error) {
+      if (!(error instanceof FsError || error instanceof CorruptionError)) throw error;
+    }
+    readEach(parent, slot, count, into, offset);
+    return true;
+  };
+}
+
+function vbnOf(key: number): number {
+  return Math.floor(key / POINTERS_PER_BLOCK);
+}
+
+/** A run that begins before the end of the one before it is no valid tree's; it is read all the same. */
+function isNear(gap: number, length: number): boolean {
+  return gap >= 0 && gap <= GAP_BLOCKS_MAX && length + gap <= SPAN_BLOCKS_MAX;
+}
+
+/** Whether all blocks are as their parent expects. */
+function areGood(parent: DataView, slot: number, count: number, into: Uint8Array, offset: number): boolean {
+  let start = 0;
+  let expected = 0;
+  for (let i = 0; i <= count; i++) {
+    const at = (slot + i) * POINTER_BYTES;
+    if (i < count && blockPointer.get.vbn(parent, at) !== 0) {
+      const sum = blockPointer.get.checksum(parent, at);
+      expected = i === start ? sum : appendBlock(expected, sum);
+      continue;
+    }
+    if (i > start) {
+      const found = checksum(into.subarray(offset + start * BLOCK_BYTES, offset + i * BLOCK_BYTES));
+      if (found !== expected) return false;
+    }
+    start = i + 1;
+  }
+  return true;
+}
