@@ -12,6 +12,7 @@ import type { Progress } from "./send.ts";
 import { readStreamFile } from "./targets/file.ts";
 import { readPipe } from "./targets/pipe.ts";
 import { openVolumeFile, type VolumeFile } from "./targets/volume-file.ts";
+import { openWriteBack } from "./targets/write-back.ts";
 import { verifyFile } from "./verify.ts";
 
 export interface ReceiveImagesOptions {
@@ -111,14 +112,18 @@ async function receiveOne(target: ReceiveTarget, { bytes, file, options }: Incom
     keepSnapshots: files.length === 0 && !dropSnapshots,
     onProgress: (progress) => onProgress?.({ phase: "receive", file, ...progress }),
   });
+  const writeBack = openWriteBack(target.name);
   try {
     for await (const chunk of bytes) {
       signal?.throwIfAborted();
       receiver.push(chunk);
+      writeBack.wrote(chunk.length);
     }
     return receiver.finish();
   } catch (error) {
     if (error instanceof CorruptionError) throw corrupt(file, error.message, error);
     throw error;
+  } finally {
+    await writeBack.end();
   }
 }
