@@ -2,12 +2,13 @@
 import assert from "node:assert/strict";
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmdirSync } from "node:fs";
+import { closeSync, mkdirSync, mkdtempSync, openSync, rmdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { isServed } from "../../src/fuse/kernel/notify.ts";
 import {
   isMounted,
   lineOf,
@@ -25,6 +26,12 @@ import { skipWithoutNative } from "../support/native.ts";
 import { temporaryDirectory } from "../support/temp.ts";
 
 const skip = skipWithoutNative();
+
+test("what libfuse has closed, at any moment, is no mount any more", () => {
+  const descriptor = openSync("/dev/null", "r+");
+  closeSync(descriptor);
+  assert.equal(isServed(descriptor), false);
+});
 
 interface Place {
   readonly volume: string;

@@ -83,7 +83,7 @@ async function notify(descriptor: number, message: Buffer): Promise<boolean> {
   });
 }
 
-/** The node, the name, or the whole mount. */
+/** The node, the name, or the whole mount; with fuse-native also the descriptor, which libfuse closes when the mount has ended. */
 function isGone({ code }: NodeJS.ErrnoException): boolean {
-  return code === "ENOENT" || code === "ENODEV" || code === "ENOTDIR";
+  return code === "ENOENT" || code === "ENODEV" || code === "ENOTDIR" || code === "EBADF";
 }
