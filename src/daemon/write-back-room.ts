@@ -23,8 +23,8 @@
  * while it is draining, waits until it is dry. Blocks that the next consistency point frees do not count, but before it
  * is shut such a point is taken, if that may help.
  *
- * Not covered: what is written through mappings, which hears of it at msync, and one write(2) of more than D that began when
- * there was room.
+ * Not covered: what is written through mappings, which hears of it at msync and until then takes room that was meant for the pages
+ * of others, and one write(2) of more than D that began when there was room.
  */
 import { BLOCK_BYTES } from "../core/block.ts";
 import { dirtyPagesWanted } from "../fuse/kernel/backing-device.ts";
