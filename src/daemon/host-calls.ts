@@ -11,13 +11,13 @@ import type { PageCache } from "../device/file-device.ts";
 export interface HostCalls {
   /** Undefined where reads of the block file cannot tell what is in memory. */
   readonly pageCache: PageCache | undefined;
-  /** Whether a read of the descriptor would return at once, now or within this time, in whole milliseconds. */
-  readonly isReadable: (descriptor: number, atMostMs: number) => boolean;
+  /** Whether a read of the descriptor would return at once, or would within so many microseconds: less than a second. */
+  readonly isReadable: (descriptor: number, withinUs: number) => boolean;
 }
 
 interface Native {
   readonly preadv2: (descriptor: number, parts: Uint32Array, partCount: number, at: number, flags: number) => number;
-  readonly poll: (descriptors: Int32Array, count: number, timeoutMs: number) => number;
+  readonly ppoll: (descriptors: Int32Array, count: number, timeout: Uint32Array, signals: null) => number;
   readonly fadvise: (descriptor: number, at: number, lengthBytes: number, advice: number) => number;
   readonly address: (memory: ArrayBufferLike) => bigint;
 }
@@ -32,11 +32,12 @@ const TWO_32 = 0x1_0000_0000;
 export async function hostCalls(path: string): Promise<HostCalls | undefined> {
   const native = await loadNative();
   if (native === undefined) return undefined;
-  const { preadv2, poll, fadvise, address } = native;
+  const { preadv2, ppoll, fadvise, address } = native;
   const parts = new Uint32Array(IOVEC_WORDS * SCATTERED_BLOCKS_MAX); // struct iovec: an address, and how many bytes
   const gap = alignedMemory(BLOCK_BYTES);
   const nowhere = { gap, at: Number(address(gap)) }; // together, for the memory must live as long as its address is used
   const asked = new Int32Array([0, POLLIN]); // struct pollfd
+  const timeout = new Uint32Array(4); // struct timespec: seconds, and nanoseconds
   let memory: ArrayBufferLike | undefined; // used last: nearly all reads go into one buffer, that of replies
   let start = 0;
 
@@ -64,9 +65,10 @@ export async function hostCalls(path: string): Promise<HostCalls | undefined> {
   };
   return {
     pageCache: canReadResident(path, pageCache) ? pageCache : undefined,
-    isReadable(descriptor, atMostMs) {
+    isReadable(descriptor, withinUs) {
       asked[0] = descriptor;
-      return poll(asked, 1, atMostMs) > 0;
+      timeout[2] = withinUs * 1000;
+      return ppoll(asked, 1, timeout, null) > 0;
     },
   };
 }
@@ -77,9 +79,9 @@ async function loadNative(): Promise<Native | undefined> {
     if (koffi.sizeof("size_t") !== 8) return undefined;
     const library = koffi.load(null);
     const preadv2: unknown = library.func("preadv2", "intptr_t", ["int", "void *", "int", "int64_t", "int"]);
-    const poll: unknown = library.func("poll", "int", ["void *", "unsigned long", "int"]);
+    const ppoll: unknown = library.func("ppoll", "int", ["void *", "unsigned long", "void *", "void *"]);
     const fadvise: unknown = library.func("posix_fadvise", "int", ["int", "int64_t", "int64_t", "int"]);
-    return { preadv2, poll, fadvise, address: koffi.address } as Native;
+    return { preadv2, ppoll, fadvise, address: koffi.address } as Native;
   } catch {
     return undefined;
   }

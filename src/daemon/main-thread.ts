@@ -194,8 +194,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
         limitDirtyPages(mountedAs, event.dirtyPagesBytesMax);
         return;
       case "unfinished":
-        if (event.delayMs > 0) setTimeout(() => link.post({ kind: "go-on" }), event.delayMs);
-        else link.post({ kind: "go-on" });
+        link.post({ kind: "go-on" });
         return;
       case "stale":
         if (door !== undefined) stale.push(forgetRoot(door.descriptor, event.names).catch(reportError));

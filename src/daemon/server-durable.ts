@@ -7,7 +7,7 @@ import type { DurableAt } from "../fs/file-system.ts";
 import type { LogFrame } from "../volume/change-log/frames.ts";
 import type { Volume } from "../volume/volume.ts";
 import { plainError } from "./plain-error.ts";
-import { wantEased } from "./server-space.ts";
+import { wantEased } from "./server-slices.ts";
 import type { Server } from "./server-state.ts";
 
 /** The reply waits at the log thread, behind a frame; or at the main thread, for a consistency point, which is asked for. */

@@ -25,24 +25,20 @@ export interface Server {
   /** With durability "op": what the reply to the request just handled must wait for. */
   readonly holdAll: (() => DurableAt) | undefined;
   readonly dirtyBytesMax: number;
-  /** Changes in memory from which data is written ahead of the next consistency point, with each request. */
+  /** Changes in memory from which the next slice of data is written ahead of a consistency point, whoever waits. */
   relieveAtBytes: number;
   /** What a consistency point would have to write at once is being written before, slice by slice; what freezes it waits. */
   easing: { slicesLeft: number; readonly waiting: (() => void)[] } | undefined;
-  /** There is something to go on with, at this time, or when the main thread says so, which has been told. */
+  /** The main thread was told that there is something to go on with, and has not answered yet. */
   isUnfinished: boolean;
-  goOnAtMs: number;
-  /** The loop comes back by itself when it is time; false: it sleeps until it is knocked awake. */
-  keepsTime: boolean;
-  /** Requests answered since it went on last; whether they were many. */
-  answeredCount: number;
-  isBusy: boolean;
+  /** A request has been answered since the last slice. */
+  isAsked: boolean;
+  /** The consistency point after which a deleted file could not be freed. */
+  stuckAtCp: number | undefined;
   /** The files that the kernel may have dirty pages of. */
   readonly writers: Writers;
   /** Where the kernel may keep what is written: for pages that it has still. */
   room: WriteBackRoom | undefined;
-  /** Whether a request waits; true where that cannot be told. */
-  isRequestWaiting: () => boolean;
   /** To be called after each request. */
   readonly beat: Beat;
   readonly send: (message: FromServer) => void;

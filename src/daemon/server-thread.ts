@@ -12,7 +12,7 @@
  * for what was deleted lately. Then it handles the progress of consistency points and nothing else: commands, which may
  * replace the very state that the request is about, wait until it is answered.
  *
- * What must be durable is in server-durable.ts, memory and space in server-space.ts.
+ * What must be durable is in server-durable.ts, memory and space in server-space.ts, what takes long in server-slices.ts.
  *
  * The end: the kernel says that the mount is gone, or the main thread that it is cut off; a last consistency point is
  * taken, the volume is closed.
@@ -40,21 +40,8 @@ import { openLogFile } from "./log-file.ts";
 import { logLine } from "./log-line.ts";
 import { errnoFor, plainError } from "./plain-error.ts";
 import { hold, lastChange, makeDurable, writeLog } from "./server-durable.ts";
-import {
-  afterEasing,
-  balance,
-  ease,
-  endEasing,
-  fullNotes,
-  goOn,
-  goOnInTime,
-  idleMs,
-  makeSpace,
-  offerToGoOn,
-  openRoom,
-  settle,
-  wantEased,
-} from "./server-space.ts";
+import { afterEasing, endEasing, goOn, offerToGoOn, slicesOf, wantEased } from "./server-slices.ts";
+import { balance, fullNotes, makeSpace, openRoom, settle } from "./server-space.ts";
 import type { Server } from "./server-state.ts";
 import { systemClock, systemRandom } from "./system.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
@@ -129,13 +116,10 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     relieveAtBytes: dirtyBytesMax,
     easing: undefined,
     isUnfinished: false,
-    goOnAtMs: Number.POSITIVE_INFINITY,
-    keepsTime: false,
-    answeredCount: 0,
-    isBusy: false,
+    isAsked: false,
+    stuckAtCp: undefined,
     writers: makeWriters(),
     room: undefined,
-    isRequestWaiting: () => true,
     beat:
       pulse === undefined
         ? () => {}
@@ -177,32 +161,31 @@ function serveMount(server: Server, calls: HostCalls | undefined): void {
     const { descriptor, nodePrefix, dirtyPagesBytesMax } = message;
     const writeBack = volume.writable && holdAll === undefined;
     if (writeBack) server.room = openRoom(server, dirtyPagesBytesMax);
-    if (calls !== undefined) {
-      server.isRequestWaiting = () => calls.isReadable(descriptor, 0);
-      server.keepsTime = true;
-    }
     serve({
       descriptor,
       fileSystem: server.gate.fileSystem,
       writeBack,
       room: server.room,
       wake: inbox.word,
-      onWake: (again) => receiveAll(server, again),
+      onWake(again) {
+        const next = receiveAll(server, again);
+        if (calls === undefined) offerToGoOn(server);
+        return next;
+      },
       afterRequest: () => {
-        server.answeredCount += 1;
+        server.isAsked = true;
         server.beat();
         balance(server);
         server.room?.look();
-        offerToGoOn(server);
+        if (calls === undefined) offerToGoOn(server);
       },
-      betweenRequests: () => goOnInTime(server),
-      idleMs: () => idleMs(server),
       hold: (seq, reply) => hold(server, seq, descriptor, reply),
       holdAll,
       writers: server.writers,
       nodePrefix,
       send: (errand, request) => send({ kind: "errand", errand, request }),
-      waitForRequest: calls && ((atMostMs) => calls.isReadable(descriptor, atMostMs)),
+      waitForRequest: calls && ((atMostUs) => calls.isReadable(descriptor, atMostUs)),
+      slices: calls && slicesOf(server, () => performance.now()),
       log: (text) => send({ kind: "log", message: text }),
     });
     return;
@@ -221,6 +204,7 @@ function servePaths(server: Server): void {
     log: (text) => send({ kind: "log", message: text }),
   });
   for (;;) {
+    offerToGoOn(server);
     const message = inbox.take() ?? inbox.wait();
     switch (message.kind) {
       case "ask":
@@ -259,10 +243,8 @@ function answerPath(server: Server, paths: PathServer, id: number, request: Path
   server.send({ kind: "answered", id, durableAt, reply });
   if (bug !== undefined) throw bug;
   if (durableAt !== 0) makeDurable(server, durableAt);
-  server.answeredCount += 1;
   server.beat();
   balance(server);
-  offerToGoOn(server);
 }
 
 /** A last consistency point, and the end. */
@@ -306,7 +288,6 @@ function receive(server: Server, message: ToServer, again: Again): void {
       return;
     case "committed":
       turns.committed(message.cpCount);
-      ease(server);
       return;
     case "failed":
       turns.fail(message.message);
@@ -315,7 +296,9 @@ function receive(server: Server, message: ToServer, again: Again): void {
       volume.follow();
       return;
     case "go-on":
+      server.isUnfinished = false;
       goOn(server);
+      balance(server);
       return;
     case "again":
       again(message.request, message.result);

@@ -89,8 +89,8 @@ export type FromServer =
   | { readonly kind: "drain"; readonly dirtyPagesBytesMax: number }
   /** It may keep so many. */
   | { readonly kind: "allow"; readonly dirtyPagesBytesMax: number }
-  /** Deleted files are to be freed, or data to be written, slice by slice: the next one when "go-on" says so, after this time. */
-  | { readonly kind: "unfinished"; readonly delayMs: number }
+  /** Deleted files are to be freed, or data to be written, slice by slice: the next one when "go-on" says so. */
+  | { readonly kind: "unfinished" }
   /** The kernel's caches of the root and of these names in it are wrong: the filesystem was set back. */
   | { readonly kind: "stale"; readonly names: readonly Name[] }
   /** The answer to a verb: what it changed is committed; or to a question. */

@@ -2,12 +2,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
+import { FsError } from "../../src/core/errors.ts";
 import { cpTurns } from "../../src/daemon/cp-turns.ts";
-import { afterEasing, ease, endEasing, goOn, goOnInTime, idleMs, wantEased } from "../../src/daemon/server-space.ts";
+import { afterEasing, endEasing, goOn, offerToGoOn, slicesOf, wantEased } from "../../src/daemon/server-slices.ts";
+import { balance } from "../../src/daemon/server-space.ts";
 import type { Server } from "../../src/daemon/server-state.ts";
 import type { FromServer } from "../../src/daemon/thread-messages.ts";
 import type { FrozenCp } from "../../src/volume/volume.ts";
-import { type Bench, makeBench, putFile, readAll, writeAt } from "../support/fs-paths.ts";
+import { type Bench, makeBench, placeAt, putFile, readAll, writeAt } from "../support/fs-paths.ts";
 
 interface Stage {
   readonly bench: Bench;
@@ -16,7 +18,7 @@ interface Stage {
   readonly sent: FromServer[];
 }
 
-function stage({ isRequestWaiting = (): boolean => true } = {}): Stage {
+function stage(): Stage {
   const bench = makeBench();
   const frozen: FrozenCp[] = [];
   const sent: FromServer[] = [];
@@ -27,12 +29,9 @@ function stage({ isRequestWaiting = (): boolean => true } = {}): Stage {
     turns,
     easing: undefined,
     isUnfinished: false,
-    goOnAtMs: Number.POSITIVE_INFINITY,
-    keepsTime: false,
-    dirtyBytesMax: Number.POSITIVE_INFINITY,
-    answeredCount: 0,
-    isBusy: false,
-    isRequestWaiting,
+    isAsked: false,
+    dirtyBytesMax: 1 << 26,
+    relieveAtBytes: 1 << 26,
     send: (message) => void sent.push(message),
   } as Partial<Server> as Server;
   return { bench, server, frozen, sent };
@@ -59,81 +58,113 @@ test("who waits for a consistency point gets all that was written before, though
   let slices = 0;
   for (; server.easing !== undefined; slices++) {
     assert.equal(frozen.length, 0);
-    dirty(bench, 40, 2); // more than a slice
-    ease(server);
+    for (let i = 0; i < 5; i++) {
+      dirty(bench, 8, 2); // more than a slice in all
+      balance(server);
+    }
+    goOn(server);
   }
-  assert(slices > 50 && slices < 80, `${slices} slices`);
+  assert(slices > 20 && slices < 80, `${slices} slices`);
   assert.equal(frozen.length, 1);
   const [cp] = frozen as [FrozenCp];
+  assert(cp.blocksWritten < 200, `${cp.blocksWritten} blocks were left`);
   assert.equal(cp.cause, "snapshot");
   server.turns.committed(cp.cpCount);
   assert.deepEqual(committed, [cp.cpCount]);
   assert.equal(readAll(bench.fs, "/f")[1999 * 3 * BLOCK_BYTES], 1);
 });
 
-test("while no request waits slice follows slice, some at a time; when one has come it is its turn", () => {
-  let isWaiting = false;
-  const { bench, server, frozen } = stage({ isRequestWaiting: () => isWaiting });
+test("slice follows slice while nobody asks; who has asked is waited for a little, and when he goes on a slice is due now and then", () => {
+  const { bench, server } = stage();
+  let nowMs = 0;
+  const slices = slicesOf(server, () => nowMs);
   putFile(bench.fs, "/f");
+  assert.equal(slices.isMore(), false);
   dirty(bench, 2000, 1);
-  const slicesOf = (doing: () => void): number => {
-    const before = server.easing?.slicesLeft ?? 0;
-    doing();
-    return before - (server.easing?.slicesLeft ?? 0);
-  };
   wantEased(server, "timer");
-  const many = slicesOf(() => ease(server));
-  assert(many > 4 && many < 100, `${many} slices`);
-  isWaiting = true;
-  assert.equal(
-    slicesOf(() => ease(server)),
-    1,
-  );
-  isWaiting = false;
-  assert.equal(
-    slicesOf(() => ease(server)),
-    many,
-  );
-  for (let goes = 0; server.easing !== undefined; goes++) {
-    assert(goes < 20);
-    ease(server);
+  assert.equal(slices.isMore(), true);
+  assert.equal(slices.isDue(), true, "the first one");
+  slices.next();
+  assert.equal(slices.isDue(), false);
+  assert.equal(slices.quietUs(), 0);
+  server.isAsked = true;
+  const quietUs = slices.quietUs();
+  assert(quietUs > 0 && quietUs < 1000, `${quietUs}`);
+  nowMs += 100;
+  assert.equal(slices.isDue(), true);
+  slices.next();
+  assert.equal(slices.isDue(), false);
+  assert.equal(slices.quietUs(), 0);
+});
+
+test("nothing is to be done while a consistency point is in flight, and afterwards what it kept waiting", () => {
+  const { bench, server, frozen } = stage();
+  const slices = slicesOf(server, () => 0);
+  putFile(bench.fs, "/f");
+  server.turns.want("timer");
+  dirty(bench, 100, 1);
+  wantEased(server, "timer");
+  assert.equal(slices.isMore(), false);
+  server.turns.committed((frozen[0] as FrozenCp).cpCount);
+  for (let count = 0; slices.isMore(); count++) {
+    assert(count < 10);
+    slices.next();
   }
+  assert.equal(frozen.length, 2);
+});
+
+test("a large file that is deleted is freed slice by slice, whether a consistency point is in flight or not", () => {
+  const { bench, server } = stage();
+  const slices = slicesOf(server, () => 0);
+  putFile(bench.fs, "/f");
+  for (let i = 0; i < 20; i++) writeAt(bench.fs, "/f", i * 512 * BLOCK_BYTES, new Uint8Array(512 * BLOCK_BYTES));
+  server.turns.want("timer");
+  bench.fs.unlink(...placeAt(bench.fs, "/f"));
+  for (let count = 1; slices.isMore(); count++) {
+    assert(count < 10);
+    slices.next();
+  }
+  assert.equal(bench.fs.doomedCount, 0);
+});
+
+test("a deleted file that cannot be freed is told of, and tried again after the next consistency point", () => {
+  const { bench, server, sent } = stage();
+  const { volume, fs } = bench;
+  const failing = {
+    doomedCount: 1,
+    reclaimSlice: (): never => {
+      throw new FsError("ENOSPC", "no space");
+    },
+  };
+  const stuck: Server = { ...server, fileSystem: { ...fs, ...failing } };
+  const slices = slicesOf(stuck, () => 0);
+  for (let count = 1; slices.isMore(); count++) {
+    assert.equal(count, 1);
+    slices.next();
+  }
+  assert.deepEqual(
+    sent.map(({ kind }) => kind),
+    ["log"],
+  );
+  volume.takeCp("timer");
+  assert(slices.isMore());
+});
+
+test("where the loop cannot find the time the main thread is asked, once, as long as there is something to do", () => {
+  const { bench, server, frozen, sent } = stage();
+  putFile(bench.fs, "/f");
+  offerToGoOn(server);
+  assert.equal(sent.length, 0);
+  dirty(bench, 100, 1);
+  wantEased(server, "timer");
+  offerToGoOn(server);
+  offerToGoOn(server);
+  assert.deepEqual(sent, [{ kind: "unfinished" }]);
+  while (server.easing !== undefined) goOn(server);
   assert.equal(frozen.length, 1);
-});
-
-test("while somebody makes many requests one slice is written at a time, with pauses between", () => {
-  const { bench, server, sent } = stage({ isRequestWaiting: () => false });
-  putFile(bench.fs, "/f");
-  dirty(bench, 2000, 1);
-  wantEased(server, "timer");
-  const paused = (answeredCount: number): { readonly slices: number; readonly delayed: boolean } => {
-    const before = server.easing?.slicesLeft ?? 0;
-    server.answeredCount = answeredCount;
-    goOn(server);
-    const last = sent.at(-1);
-    assert.equal(last?.kind, "unfinished");
-    return { slices: before - (server.easing?.slicesLeft ?? 0), delayed: last.delayMs > 0 };
-  };
-  assert.deepEqual(paused(100), { slices: 1, delayed: true });
-  const { slices, delayed } = paused(1); // a knock
-  assert(slices > 1 && !delayed, `${slices} slices`);
-});
-
-test("a loop that keeps the time itself is told how long it may sleep, and asks nobody to wake it", () => {
-  const { bench, server, frozen, sent } = stage({ isRequestWaiting: () => false });
-  server.keepsTime = true;
-  putFile(bench.fs, "/f");
-  assert.equal(idleMs(server), Number.POSITIVE_INFINITY);
-  dirty(bench, 2000, 1);
-  wantEased(server, "timer");
-  for (let turns = 0; frozen.length === 0; turns++) {
-    assert(turns < 20);
-    assert.equal(idleMs(server), 0);
-    goOnInTime(server);
-  }
-  assert.equal(idleMs(server), Number.POSITIVE_INFINITY);
-  goOnInTime(server);
-  assert.deepEqual([sent, frozen.length], [[], 1]);
+  server.isUnfinished = false;
+  offerToGoOn(server);
+  assert.equal(sent.length, 1);
 });
 
 test("it waits for the one that is in flight, and for nothing when the mount ends or the volume fails", () => {
@@ -142,23 +173,26 @@ test("it waits for the one that is in flight, and for nothing when the mount end
   server.turns.want("timer");
   dirty(bench, 2000, 1);
   wantEased(server, "fsync");
-  ease(server);
+  goOn(server);
   assert.equal(frozen.length, 1, "one at a time");
   server.turns.committed((frozen[0] as FrozenCp).cpCount);
   assert.equal(frozen.length, 1, "in slices");
   endEasing(server);
   assert.equal(frozen.length, 2);
 
-  let failure = "";
-  afterEasing(server, () =>
+  const failures: string[] = [];
+  const sync = (): void =>
     server.turns.change({
       cause: "sync",
       apply: assert.fail,
       committed: () => assert.fail("it has failed"),
-      failed: (text) => (failure = text),
-    }),
-  );
+      failed: (text) => void failures.push(text),
+    });
+  afterEasing(server, sync);
   server.turns.fail("the disk is gone");
-  assert.equal(failure, "the disk is gone");
+  assert.deepEqual(failures, ["the disk is gone"]);
+  dirty(bench, 100, 1);
+  afterEasing(server, sync); // and who comes later
+  assert.deepEqual(failures, ["the disk is gone", "the disk is gone"]);
   assert.equal(server.easing, undefined);
 });

@@ -6,7 +6,7 @@ import * as abi from "../../src/fuse/kernel/abi.ts";
 import { opcode, requestHeader } from "../../src/fuse/kernel/abi.ts";
 import { BACKGROUND_MAX, makeConnection, PAYLOAD_BYTES_MAX } from "../../src/fuse/kernel/connection.ts";
 import { keptWrites } from "../../src/fuse/kernel/kept-writes.ts";
-import { type Kept, NOTHING, nextRequest } from "../../src/fuse/kernel/next-request.ts";
+import { type Kept, NOTHING, nextRequest, type Slices } from "../../src/fuse/kernel/next-request.ts";
 import { putOffReads, READ_BYTES } from "../../src/fuse/kernel/put-off.ts";
 
 interface Sent {
@@ -24,10 +24,11 @@ const fromCache = (tag: number, payload = 4096): Sent => ({
   flags: abi.WRITE_CACHE,
 });
 const direct = (tag: number): Sent => ({ code: opcode.WRITE, tag, bytes: WRITE_BYTES + 4096, flags: 0 });
+const released = (tag: number): Sent => ({ code: opcode.RELEASE, tag, bytes: 64 });
 const small = (tag: number): Sent => ({ code: opcode.LOOKUP, tag, bytes: 60 });
 const read = (tag: number): Sent => ({ code: opcode.READ, tag, bytes: READ_BYTES });
 
-function stage({ canAsk = true } = {}) {
+function stage({ canAsk = true, slices }: { readonly canAsk?: boolean; readonly slices?: Slices } = {}) {
   const connection = makeConnection({ fileSystem: {} as FileSystem, log: () => {} });
   const kept: Kept = { reads: putOffReads(), writes: keptWrites(connection) };
   const waiting: Sent[] = [];
@@ -42,6 +43,7 @@ function stage({ canAsk = true } = {}) {
       return sent.bytes;
     },
     isRequestWaiting: canAsk ? () => waiting.length > 0 : undefined,
+    slices,
   };
   /** The tag of the next one, which has come as it was sent. */
   function next(): number | undefined {
@@ -73,6 +75,12 @@ test("WRITEs of the cache let others go ahead, and stay in order and whole, howe
   waiting.push(direct(7));
   assert.equal(next(), 7, "somebody waits for that one");
   assert.deepEqual(all(), [2, 4, 5]);
+});
+
+test("RELEASEs let others go ahead with the WRITEs, in their order", () => {
+  const { waiting, all } = stage();
+  waiting.push(released(1), fromCache(2), released(3), small(4), small(5));
+  assert.deepEqual(all(), [4, 5, 1, 2, 3]);
 });
 
 test("a WRITE is handled though others keep coming, after some of them", () => {
@@ -115,4 +123,33 @@ test("where it cannot be told whether others wait, all are handled as they come"
   const { waiting, all } = stage({ canAsk: false });
   waiting.push(fromCache(1), small(2), fromCache(3), small(4));
   assert.deepEqual(all(), [1, 2, 3, 4]);
+});
+
+test("slices are done while no request waits, also behind those that were kept; one that is due comes first", () => {
+  let left = 5;
+  let isDue = false;
+  const slices: Slices = {
+    isMore: () => left > 0,
+    isDue: () => isDue && left > 0,
+    quietUs: () => 0,
+    next: () => void (left -= 1),
+  };
+  const { waiting, next } = stage({ slices });
+  waiting.push(fromCache(1), small(2));
+  assert.equal(next(), 2);
+  assert.equal(next(), 1);
+  assert.equal(left, 5);
+  assert.equal(next(), undefined);
+  assert.equal(left, 4);
+  waiting.push(small(3), small(4));
+  assert.equal(next(), 3);
+  isDue = true;
+  assert.equal(next(), undefined);
+  assert.equal(left, 3);
+  isDue = false;
+  assert.equal(next(), 4);
+  for (const then of [2, 1, 0]) {
+    assert.equal(next(), undefined);
+    assert.equal(left, then);
+  }
 });

@@ -1,12 +1,15 @@
 /**
- * WRITEs of the kernel's cache, kept until nobody else waits.
+ * WRITEs of the kernel's cache, and RELEASEs, kept until nobody else waits.
  *
- * The kernel hands over all requests in one queue, as they came. Behind a WRITE of its cache waits who wrote back, or nobody;
- * behind all others there is an application. So the loop reads on, keeps such WRITEs, and handles one when no other request
- * waits or enough have gone ahead. They are kept where they were read: the connection gets another buffer for the next request.
+ * The kernel hands over all requests in one queue, as they came. Behind a WRITE of its cache waits who wrote back, or nobody, and
+ * nobody behind a RELEASE; behind all others there is an application. So the loop reads on, keeps those, and handles one when no
+ * other request waits or enough have gone ahead. They are kept where they were read: the connection gets another buffer for the
+ * next request. The kernel has RELEASEs in the background with the WRITEs, so that many come together where files were closed
+ * while it wrote back.
  *
  * That changes no order that anybody relies on. Requests that are under way together have none: what must come after a
- * WRITE (a change of the length, a RELEASE, an FSYNC, a read of what is not in the cache any more) the kernel sends after its reply.
+ * WRITE (a change of the length, a RELEASE, an FSYNC, a read of what is not in the cache any more) the kernel sends after its
+ * reply, and close(2) returns before a RELEASE is sent.
  */
 import { opcode, requestHeader, WRITE_CACHE, writeRequest } from "./abi.ts";
 import { BACKGROUND_MAX, type RequestBuffer, requestBuffers } from "./connection.ts";
@@ -22,7 +25,7 @@ export interface KeptWrites {
   readonly isDue: boolean;
   /** Another request goes ahead. */
   passed(): void;
-  /** Takes the request in hand, a WRITE that waits for nobody; false: there is no room. */
+  /** Takes the request in hand, which nobody waits for; false: there is no room. */
   keep(lengthBytes: number): boolean;
   /** Makes the one that came first the request in hand; returns its length. */
   take(): number;
@@ -75,9 +78,11 @@ export function keptWrites(connection: RequestBuffer): KeptWrites {
   };
 }
 
-/** Whether the request in hand is a WRITE of the kernel's cache. */
-export function isFromCache({ requestView: view }: RequestBuffer, lengthBytes: number): boolean {
-  if (lengthBytes < requestHeader.size + writeRequest.size || requestHeader.get.opcode(view, 0) !== opcode.WRITE)
-    return false;
+/** Whether the request in hand is a WRITE of the kernel's cache, or a RELEASE. */
+export function canWait({ requestView: view }: RequestBuffer, lengthBytes: number): boolean {
+  if (lengthBytes < requestHeader.size) return false;
+  const code = requestHeader.get.opcode(view, 0);
+  if (code === opcode.RELEASE || code === opcode.RELEASEDIR) return true;
+  if (code !== opcode.WRITE || lengthBytes < requestHeader.size + writeRequest.size) return false;
   return (writeRequest.get.writeFlags(view, requestHeader.size) & WRITE_CACHE) !== 0;
 }

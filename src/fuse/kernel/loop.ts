@@ -19,7 +19,15 @@ import { replyHeader } from "./abi.ts";
 import { type Connection, type Errand, type Log, makeConnection, type Writers } from "./connection.ts";
 import { dispatch } from "./dispatch.ts";
 import { keptWrites } from "./kept-writes.ts";
-import { type Kept, NOTHING, nextRequest, type Source, UNMOUNTED } from "./next-request.ts";
+import {
+  type IsRequestWaiting,
+  type Kept,
+  NOTHING,
+  nextRequest,
+  type Slices,
+  type Source,
+  UNMOUNTED,
+} from "./next-request.ts";
 import { forgetAttributes } from "./notify.ts";
 import { putOffReads } from "./put-off.ts";
 import { type Room, TOLD_MANY, TOLD_NOTHING } from "./room.ts";
@@ -52,13 +60,12 @@ export interface ServeOptions {
    */
   readonly send?: (errand: Errand, request: Uint8Array) => void;
   /**
-   * Waits for a request, in whole milliseconds; false: none has come. Without it the loop sleeps in its read until there is one, and
-   * requests are answered as they come: see put-off.ts, kept-writes.ts.
+   * Waits for a request, for so many microseconds, less than a second; false: none has come. Without it the loop sleeps in its
+   * read until there is one, and requests are answered as they come: see put-off.ts, kept-writes.ts.
    */
-  readonly waitForRequest?: ((atMostMs: number) => boolean) | undefined;
-  /** Called before each request, and when there has been none for `idleMs`, which says how long it need not be called. */
-  readonly betweenRequests?: () => void;
-  readonly idleMs?: () => number;
+  readonly waitForRequest?: IsRequestWaiting | undefined;
+  /** What is to be done while no request waits; only with `waitForRequest`. Default: nothing. */
+  readonly slices?: Slices | undefined;
   /** See Connection. */
   readonly writers?: Writers;
   readonly nodePrefix?: string | undefined;
@@ -74,26 +81,22 @@ export const WORD_UNREACHED = 1;
 export const WAKE_WORDS = 2;
 
 /** How often the loop looks where nobody can knock. */
-const LOOK_MS = 20;
+const LOOK_US = 20_000;
 
 /** Serves until the mount is gone or onWake says stop, and says which. Throws what is a bug, after an EIO to who asked. */
 export function serve(options: ServeOptions): "unmounted" | "stopped" {
-  const { descriptor, wake, waitForRequest, idleMs, betweenRequests, afterRequest } = options;
+  const { descriptor, wake, waitForRequest, afterRequest } = options;
   const connection = makeConnection({ ...options, canSend: options.send !== undefined });
   const kept: Kept = { reads: putOffReads(), writes: keptWrites(connection) };
   /** Requests that are to be asked again. Who made them is not to wait for a knock that does not come. */
   let owedCount = 0;
-  const sleepMs = (): number => {
-    const isLooking = owedCount > 0 || Atomics.load(wake, WORD_UNREACHED) !== 0;
-    return Math.min(isLooking ? LOOK_MS : Number.POSITIVE_INFINITY, idleMs?.() ?? Number.POSITIVE_INFINITY);
-  };
   const source: Source = {
     receive(): number {
-      const ms = sleepMs();
-      const isLimited = waitForRequest !== undefined && ms !== Number.POSITIVE_INFINITY;
-      return isLimited && !waitForRequest(Math.ceil(ms)) ? NOTHING : receive(connection, descriptor);
+      const isLooking = owedCount > 0 || Atomics.load(wake, WORD_UNREACHED) !== 0;
+      return isLooking && waitForRequest?.(LOOK_US) === false ? NOTHING : receive(connection, descriptor);
     },
-    isRequestWaiting: waitForRequest && (() => waitForRequest(0)),
+    isRequestWaiting: waitForRequest,
+    slices: options.slices,
   };
   const again: Again = (request, result) => {
     owedCount -= 1;
@@ -107,14 +110,16 @@ export function serve(options: ServeOptions): "unmounted" | "stopped" {
   };
   for (;;) {
     const lengthBytes = nextRequest(connection, kept, source);
-    if (lengthBytes === UNMOUNTED) return "unmounted";
+    if (lengthBytes === UNMOUNTED) {
+      while (kept.writes.count > 0) handle(connection, kept.writes.take(), options); // a RELEASE may free a file
+      return "unmounted";
+    }
     if (lengthBytes !== NOTHING) {
       owedCount += handle(connection, lengthBytes, options);
       if (connection.isPutOff) kept.reads.add(connection.request);
       afterRequest?.();
       remind(connection, descriptor);
     }
-    betweenRequests?.();
     if (Atomics.load(wake, WORD_WAKE) !== 0 && options.onWake(again) === "stop") return "stopped";
   }
 }

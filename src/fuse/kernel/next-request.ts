@@ -1,6 +1,8 @@
-/** Whose turn it is among the requests: those that were kept let others go ahead, but not without end. */
+/**
+ * Whose turn it is: requests that were kept let others go ahead, and so does work that has time, but not without end.
+ */
 import type { Connection } from "./connection.ts";
-import { isFromCache, type KeptWrites } from "./kept-writes.ts";
+import { canWait, type KeptWrites } from "./kept-writes.ts";
 import { type PutOff, READ_BYTES } from "./put-off.ts";
 
 /** Requests that let others go ahead. */
@@ -9,11 +11,26 @@ export interface Kept {
   readonly writes: KeptWrites;
 }
 
+/** Whether a request waits, or comes within so many microseconds. */
+export type IsRequestWaiting = (withinUs: number) => boolean;
+
+/** Work that has time, and is done in slices. */
+export interface Slices {
+  readonly isMore: () => boolean;
+  /** It is the turn of one, whoever waits. */
+  readonly isDue: () => boolean;
+  /** For so long nobody must ask before it is the turn of one. */
+  readonly quietUs: () => number;
+  readonly next: () => void;
+}
+
 export interface Source {
   /** Reads a request, which becomes the one in hand, and waits for it; its length, NOTHING or UNMOUNTED. */
   readonly receive: () => number;
   /** Undefined: nothing is kept. */
-  readonly isRequestWaiting: (() => boolean) | undefined;
+  readonly isRequestWaiting: IsRequestWaiting | undefined;
+  /** Only where it can be told whether a request waits. */
+  readonly slices: Slices | undefined;
 }
 
 /** Instead of a length: there will be no more; look again. */
@@ -22,13 +39,17 @@ export const NOTHING = 0;
 
 /**
  * What is to be handled next: its length, as `receive` tells it. Those that were kept are when no other request waits or enough
- * have gone ahead: the READs after the WRITEs, for they may wait for the disk.
+ * have gone ahead: the READs after the WRITEs, for they may wait for the disk. NOTHING: it was the turn of a slice.
  */
 export function nextRequest(connection: Connection, { reads, writes }: Kept, source: Source): number {
-  const { receive, isRequestWaiting } = source;
+  const { receive, isRequestWaiting, slices } = source;
   connection.mayPutOff = isRequestWaiting !== undefined;
   for (;;) {
-    const isAnother = reads.count + writes.count > 0 && isRequestWaiting?.() === true;
+    if (slices?.isDue() === true) {
+      slices.next();
+      return NOTHING;
+    }
+    const isAnother = reads.count + writes.count > 0 && isRequestWaiting?.(0) === true;
     const isRead = reads.count > 0 && (reads.isDue || (!isAnother && writes.count === 0));
     if (isRead) {
       connection.mayPutOff = (isAnother || writes.count > 0) && !reads.isFull;
@@ -39,8 +60,12 @@ export function nextRequest(connection: Connection, { reads, writes }: Kept, sou
       reads.passed();
       return writes.take();
     }
+    if (slices?.isMore() === true && isRequestWaiting?.(slices.quietUs()) === false) {
+      slices.next();
+      return NOTHING;
+    }
     const lengthBytes = receive();
-    if (isRequestWaiting !== undefined && isFromCache(connection, lengthBytes) && writes.keep(lengthBytes)) continue;
+    if (isRequestWaiting !== undefined && canWait(connection, lengthBytes) && writes.keep(lengthBytes)) continue;
     reads.passed();
     writes.passed();
     return lengthBytes;
