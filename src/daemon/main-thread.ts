@@ -25,6 +25,7 @@ import assert from "node:assert/strict";
 import { fstatSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { isAbsolute } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { errnoOf } from "../core/errors.ts";
 import { assertNever } from "../core/numbers.ts";
@@ -188,7 +189,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
         await runErrand(event.errand, event.request);
         return;
       case "drain":
-        await drain(event.dirtyPagesBytesMax);
+        await drain(event.dirtyPagesBytesMax, event.delayMs);
         return;
       case "allow":
         limitDirtyPages(mountedAs, event.dirtyPagesBytesMax);
@@ -253,8 +254,9 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     }
   }
 
-  async function drain(dirtyPagesBytesMax: number): Promise<void> {
+  async function drain(dirtyPagesBytesMax: number, delayMs: number): Promise<void> {
     const kept = limitDirtyPages(mountedAs, dirtyPagesBytesMax);
+    if (delayMs > 0) await delay(delayMs);
     await door?.drainPages().catch(reportError);
     link.post({ kind: "drained", dirtyPagesBytesMax: kept });
   }

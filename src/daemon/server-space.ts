@@ -68,7 +68,9 @@ export function openRoom(server: Server, dirtyPagesBytesMax: number): WriteBackR
     dirtyPagesBytesMax,
     makeSpace: () => makeSpace(server),
     isFreeing: () => server.fileSystem.doomedCount > 0,
-    drain: (bytesMax) => server.send({ kind: "drain", dirtyPagesBytesMax: bytesMax }),
+    cachedCount: () => server.writers.cachedCount,
+    nowMs: () => performance.now(),
+    drain: (bytesMax, delayMs) => server.send({ kind: "drain", dirtyPagesBytesMax: bytesMax, delayMs }),
     allow: (bytesMax) => server.send({ kind: "allow", dirtyPagesBytesMax: bytesMax }),
     onFull: () => server.onFull(),
   });

@@ -85,8 +85,8 @@ export type FromServer =
   | { readonly kind: "answered"; readonly id: number; readonly durableAt: DurableAt; readonly reply: PathReply }
   /** A request that depends on something to be done first; then it is to be asked again. */
   | { readonly kind: "errand"; readonly errand: Errand; readonly request: Uint8Array }
-  /** The kernel is to keep no more dirty pages of the mount than this, and to write back what it has. */
-  | { readonly kind: "drain"; readonly dirtyPagesBytesMax: number }
+  /** The kernel is to keep no more dirty pages of the mount than this, and after this time to write back what it has. */
+  | { readonly kind: "drain"; readonly dirtyPagesBytesMax: number; readonly delayMs: number }
   /** It may keep so many. */
   | { readonly kind: "allow"; readonly dirtyPagesBytesMax: number }
   /** Deleted files are to be freed, or data to be written, slice by slice: the next one when "go-on" says so. */

@@ -16,6 +16,10 @@
  *       |                                                                      | done
  *       +------------- 3 D available ----------------------------------------  dry: nothing aside, writers with a cache are refused
  *
+ * A write(2) that is under way when it is shut goes on to its end. So all lines lie higher by a little for each handle with a
+ * cache; and it becomes dry, and what was set aside is there for others, only when no pages have come for longer than the kernel holds
+ * up a writer who has reached its limit.
+ *
  * D becomes a quarter of what is available, so that it is open again at once, until it is as small as it gets; and grows again with
  * what is available. So writers with a cache get at nearly all, and without one at all there is.
  *
@@ -24,7 +28,7 @@
  * is shut such a point is taken, if that may help.
  *
  * Not covered: what is written through mappings, which hears of it at msync and until then takes room that was meant for the pages
- * of others, and one write(2) of more than D that began when there was room.
+ * of others, and write(2) of more than D, or through more handles than are counted, that began when there was room.
  */
 import { BLOCK_BYTES } from "../core/block.ts";
 import { dirtyPagesWanted } from "../fuse/kernel/backing-device.ts";
@@ -45,8 +49,11 @@ export interface RoomOptions {
   readonly makeSpace: () => boolean;
   /** Deleted files are still being freed, which `makeSpace` goes on with. */
   readonly isFreeing: () => boolean;
-  /** Has the kernel keep no more than this, and write back all pages of the mount. */
-  readonly drain: (dirtyPagesBytesMax: number) => void;
+  /** Handles that what is written through goes into the kernel's cache. */
+  readonly cachedCount: () => number;
+  readonly nowMs: () => number;
+  /** Has the kernel keep no more than this, and write back all pages of the mount, after this time. */
+  readonly drain: (dirtyPagesBytesMax: number, delayMs: number) => void;
   /** It may keep so much again. */
   readonly allow: (dirtyPagesBytesMax: number) => void;
   /** A writer is told that the volume is full. */
@@ -59,6 +66,13 @@ type Phase = "open" | "draining" | "dry";
 const LEAST_SHARE = 128;
 const LEAST_BLOCKS_MIN = (1 << 20) / BLOCK_BYTES;
 const LEAST_BLOCKS_MAX = (8 << 20) / BLOCK_BYTES;
+/** What a write(2) takes at once, in general; and of the volume, for all of them, no more than this share. */
+const CALL_BLOCKS = (1 << 20) / BLOCK_BYTES;
+const CALLS_SHARE = 16;
+/** The kernel holds up who writes for 200 ms at most (MAX_PAUSE, mm/page-writeback.c). Mappings may never be quiet. */
+const QUIET_MS = 250;
+const QUIET_STEP_MS = 50;
+const UNQUIET_MS_MAX = 2000;
 /** It keeps a quarter of what is available, and is allowed more when that has doubled. */
 const KEPT_SHARE = 4;
 const GROWTH = 2;
@@ -74,41 +88,59 @@ export function keptBlocksOf({
 }
 
 export function writeBackRoom(volume: Volume, options: RoomOptions): WriteBackRoom {
-  const { makeSpace, isFreeing, drain, allow, onFull } = options;
+  const { makeSpace, isFreeing, cachedCount, nowMs, drain, allow, onFull } = options;
   const mostBlocks = Math.ceil(dirtyPagesWanted() / BLOCK_BYTES);
   const { blockCount } = volume.committed;
   let keptBlocks = Math.ceil(options.dirtyPagesBytesMax / BLOCK_BYTES);
   let phase: Phase = "dry"; // no file has been opened yet
   let waiting: Uint8Array[] = [];
+  let tookMs = Number.NEGATIVE_INFINITY;
+  let shutMs = Number.NEGATIVE_INFINITY;
 
   function enter(next: Phase): void {
     phase = next;
-    volume.setAside(next === "dry" ? 0 : 2 * keptBlocks);
+    volume.setAside(next === "dry" ? 0 : above(2));
+  }
+
+  /** So many times what is kept, and what calls that are under way may take. */
+  function above(measures: number): number {
+    return measures * keptBlocks + callBlocks();
+  }
+
+  function callBlocks(): number {
+    return Math.min(CALL_BLOCKS * cachedCount(), Math.floor(blockCount / CALLS_SHARE));
   }
 
   function isBelow(measures: number): boolean {
-    return volume.availableNowBlocks < measures * keptBlocks;
+    return volume.availableNowBlocks < above(measures);
   }
 
   function fittingBlocks(): number {
-    return keptBlocksOf({ blockCount, availableBlocks: volume.availableNowBlocks });
+    return keptBlocksOf({ blockCount, availableBlocks: volume.availableNowBlocks - callBlocks() });
   }
 
   function shut(): void {
     if (phase !== "open") return;
+    shutMs = nowMs();
     enter("draining");
-    drain(fittingBlocks() * BLOCK_BYTES);
+    drain(fittingBlocks() * BLOCK_BYTES, 0);
+  }
+
+  /** Whether somebody may be in the middle of a write(2) still. */
+  function isUnquiet(): boolean {
+    return nowMs() - tookMs < QUIET_MS && nowMs() - shutMs < UNQUIET_MS_MAX;
   }
 
   /** Whether a consistency point can bring it to where it is open again: not for less, or each write would take one. */
   function canGain(): boolean {
     if (isFreeing()) return true;
-    return volume.frozenBlocks > 0 && volume.availableNowBlocks + volume.frozenBlocks >= 3 * keptBlocks;
+    return volume.frozenBlocks > 0 && volume.availableNowBlocks + volume.frozenBlocks >= above(3);
   }
 
   function look(): void {
     if (phase === "dry" && !isBelow(3)) enter("open");
     if (phase !== "open") return;
+    volume.setAside(above(2)); // for as many as there are now
     if (isBelow(2)) {
       if (!(canGain() && makeSpace()) || isBelow(2)) shut();
     } else if (keptBlocks < mostBlocks && !isBelow(KEPT_SHARE * GROWTH)) {
@@ -121,7 +153,7 @@ export function writeBackRoom(volume: Volume, options: RoomOptions): WriteBackRo
   look();
   return {
     get isShort(): boolean {
-      return phase !== "open" || isBelow(3);
+      return phase !== "open" || volume.availableNowBlocks < above(3) + CALL_BLOCKS; // with one handle more
     },
     get isShut(): boolean {
       return phase !== "open";
@@ -139,13 +171,20 @@ export function writeBackRoom(volume: Volume, options: RoomOptions): WriteBackRo
       waiting.push(request);
       shut();
     },
+    took(): void {
+      tookMs = nowMs();
+    },
     look,
     drained(dirtyPagesBytesMax): readonly Uint8Array[] {
       const before = keptBlocks;
       keptBlocks = Math.ceil(dirtyPagesBytesMax / BLOCK_BYTES);
       // What has come has taken space: it may have to be less still. Not where the kernel does not do as it is told.
       if (keptBlocks < before && isBelow(3) && fittingBlocks() < keptBlocks) {
-        drain(fittingBlocks() * BLOCK_BYTES);
+        drain(fittingBlocks() * BLOCK_BYTES, 0);
+        return [];
+      }
+      if (isBelow(3) && isUnquiet()) {
+        drain(dirtyPagesBytesMax, QUIET_STEP_MS);
         return [];
       }
       enter("dry");

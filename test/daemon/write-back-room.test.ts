@@ -15,6 +15,7 @@ interface Bench {
   /** What it has asked for. */
   readonly asked: string[];
   readonly drained: (keptBlocks: number) => readonly Uint8Array[];
+  readonly kernel: { cachedCount: number; nowMs: number };
 }
 
 /** A consistency point frees all that is frozen but what snapshots hold. */
@@ -29,6 +30,7 @@ function bench(availableNowBlocks: number, { keptBlocks = KEPT, heldBlocks = 0 }
       volume.aside = blocks;
     },
   };
+  const kernel = { cachedCount: 0, nowMs: 0 };
   const room = writeBackRoom(volume as unknown as Volume, {
     dirtyPagesBytesMax: keptBlocks * 4096 - 1,
     makeSpace(): boolean {
@@ -38,11 +40,13 @@ function bench(availableNowBlocks: number, { keptBlocks = KEPT, heldBlocks = 0 }
       return true;
     },
     isFreeing: () => false,
-    drain: (bytes) => asked.push(`drain to ${bytes / MIB / 4096}`),
+    cachedCount: () => kernel.cachedCount,
+    nowMs: () => kernel.nowMs,
+    drain: (bytes, delayMs) => asked.push(`drain to ${bytes / MIB / 4096}${delayMs > 0 ? " later" : ""}`),
     allow: (bytes) => asked.push(`allow ${bytes / MIB / 4096}`),
     onFull: () => asked.push("onFull"),
   });
-  return { volume, room, asked, drained: (blocks) => room.drained(blocks * 4096) };
+  return { volume, room, asked, kernel, drained: (blocks) => room.drained(blocks * 4096) };
 }
 
 test("the kernel keeps a quarter of what is available, no more than it wants, and no less than a share of the volume", () => {
@@ -113,6 +117,46 @@ test("where the kernel cannot be told to keep less, twice of what it keeps is al
   drained(KEPT);
   assert.equal(room.admits(), false);
   assert.equal(volume.aside, 0, "for all others");
+});
+
+test("for each handle with a cache a little more is set aside, which its write(2) may be in the middle of", () => {
+  const { volume, room, asked, kernel } = bench(200 * MIB);
+  kernel.cachedCount = 5;
+  room.look();
+  assert.equal(volume.aside, 2 * KEPT + 5 * MIB);
+  volume.availableNowBlocks = 2 * KEPT + 5 * MIB - 4;
+  room.look();
+  assert.deepEqual([room.isShut, asked], [true, [`drain to ${(2 * KEPT - 4) / 4 / MIB}`]]);
+});
+
+test("it is not dry while pages come: who the kernel has held up in the middle of a write(2) goes on", () => {
+  const { volume, room, asked, kernel, drained } = bench(30 * MIB, { keptBlocks: LEAST });
+  room.defer(Uint8Array.of(1));
+  volume.availableNowBlocks = 15 * MIB;
+  room.took();
+  kernel.nowMs += 200;
+  assert.deepEqual(drained(LEAST), []);
+  assert.deepEqual([asked.splice(0), room.isOwed, volume.aside], [["drain to 8", "drain to 8 later"], true, 2 * LEAST]);
+  room.took();
+  kernel.nowMs += 249;
+  assert.deepEqual(drained(LEAST), []);
+  kernel.nowMs += 1;
+  assert.deepEqual(drained(LEAST), [Uint8Array.of(1)]);
+  assert.deepEqual([room.isOwed, volume.aside], [false, 0]);
+});
+
+test("pages that never cease to come, as those of a mapping, are waited for so long and no longer", () => {
+  const { volume, room, kernel, drained } = bench(30 * MIB, { keptBlocks: LEAST });
+  room.defer(Uint8Array.of(1));
+  volume.availableNowBlocks = 15 * MIB;
+  let rounds = 1;
+  for (; ; rounds++) {
+    assert(rounds < 100);
+    room.took();
+    kernel.nowMs += 100;
+    if (drained(LEAST).length > 0) break;
+  }
+  assert(rounds > 10, `${rounds} rounds`);
 });
 
 test("who finds no space waits until the kernel's cache is empty, and is asked again", () => {

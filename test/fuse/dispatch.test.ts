@@ -445,7 +445,7 @@ test("attributes travel unharmed, with times on both sides of 1970", () => {
 
 test("while room is shut a writer with a cache is refused before it writes, by way of its handle, and nobody else", () => {
   const is = { isShort: false, isShut: false, isOwed: false };
-  const room: Room = { ...is, admits: () => false, defer: () => {} };
+  const room: Room = { ...is, admits: () => false, took: () => {}, defer: () => {} };
   const now = (state: Partial<typeof is>): void => void Object.assign(room, is, state);
   const { connection } = makeServer({}, { room });
   init(connection);
@@ -487,7 +487,14 @@ function writeOf(writeFlags: number): Uint8Array {
 }
 
 test("while space is owed who finds none waits, but not the pages it is owed to, nor what those wait for", () => {
-  const room: Room = { isShort: true, isShut: true, isOwed: true, admits: () => false, defer: () => {} };
+  const room: Room = {
+    isShort: true,
+    isShut: true,
+    isOwed: true,
+    admits: () => false,
+    took: () => {},
+    defer: () => {},
+  };
   const { connection } = makeServer({ write: full, makeDirectory: full, setAttributes: full, open: full }, { room });
   init(connection);
   const told = (code: number, payload: Uint8Array): number | undefined => ask(connection, code, payload)?.error;

@@ -147,6 +147,8 @@ export interface Writers {
   /** Does what is written through this handle go into the kernel's cache? */
   isCached(handle: Handle): boolean;
   nodes(): readonly NodeId[];
+  /** Handles that what is written through goes into the kernel's cache. */
+  readonly cachedCount: number;
 }
 
 export function makeConnection(options: ConnectionOptions): Connection {
@@ -269,5 +271,8 @@ export function makeWriters(): Writers {
     has: (node) => counts.has(node),
     isCached: (handle) => cached.has(handle),
     nodes: () => [...counts.keys()],
+    get cachedCount(): number {
+      return cached.size;
+    },
   };
 }

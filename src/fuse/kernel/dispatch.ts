@@ -472,7 +472,10 @@ function write(connection: Connection, fs: FileSystem, view: DataView): number {
   const flags = get.writeFlags(view, ARGUMENTS);
   const fromCache = (flags & abi.WRITE_CACHE) === 0 ? 0 : 1;
   const how = HOW_WRITTEN[fromCache + ((flags & abi.WRITE_KILL_SUIDGID) === 0 ? 0 : 2)] ?? HOW_WRITTEN[0];
-  if (fromCache === 1) connection.told = connection.node;
+  if (fromCache === 1) {
+    connection.told = connection.node;
+    connection.room?.took();
+  }
   fs.write(get.handle(view, ARGUMENTS), checkedOffset(get.offset(view, ARGUMENTS)), request, at, length, how);
   return putWritten(connection, length);
 }

@@ -26,6 +26,8 @@ export interface Room {
    * is there for everybody.
    */
   readonly isOwed: boolean;
+  /** Pages of the kernel's cache have come. */
+  took(): void;
   /** Takes a request, a copy, which found no space: it is asked again when nothing is owed any more. */
   defer(request: Uint8Array): void;
 }
