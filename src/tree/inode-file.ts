@@ -14,7 +14,7 @@ import { ino as asIno, type Ino, U32_MAX } from "../core/numbers.ts";
 import { FIRST_FREE_INO, INODE_BYTES, INODE_MAP_INO, INODES_PER_BLOCK } from "../format/constants.ts";
 import { INODE_INLINE, inodeRecord, timeRecord } from "../format/inode.ts";
 import type { BlockStore } from "./block-store.ts";
-import { type BlockTree, blockAt, decodeTree, dirtyBlockAt, emptyTree, encodeTree } from "./block-tree.ts";
+import { type BlockTree, blockAt, decodeTree, dirtyBlockAt, emptyTree, encodeTree, isDirty } from "./block-tree.ts";
 import type { Purpose } from "./space.ts";
 
 export interface Inode {
@@ -125,7 +125,12 @@ export function openInodeFile({
   cachedMax = CACHED_INODES_MAX,
 }: InodeFileOptions): InodeFile {
   const dirty = new Map<number, Inode>();
-  const cache = new LRUCache<number, Inode>({ max: cachedMax });
+  const cache = new LRUCache<number, Inode>({
+    max: cachedMax,
+    dispose: (inode, ino, reason) => {
+      assert(reason !== "evict" || !isDirty(inode.tree), `inode ${ino} is forgotten while its blocks wait for places`);
+    },
+  });
   let nextIno: number = FIRST_FREE_INO;
   const births: Births = { made: [], repeating: undefined };
 

@@ -94,6 +94,11 @@ export function openState(options: VolumeOptions, fsinfo: Fsinfo, unreplayed: re
         activeBlocks: fsinfo.activeBlocks,
         usedBlocks: fsinfo.usedBlocks,
         activeMap: () => ({ store, tree: activeMapOf(state).tree }),
+        changingMap: () => {
+          const map = activeMapOf(state);
+          state.active.markDirty(map);
+          return { store, tree: map.tree };
+        },
         snapshots: () => snapshotPlanes(state),
       })
     : undefined;

@@ -13,7 +13,7 @@ import type { InodeFile } from "../../src/tree/inode-file.ts";
 import { createVolume } from "../../src/volume/create.ts";
 import { openVolume } from "../../src/volume/open.ts";
 import { openPlane, planeOf } from "../../src/volume/space/plane.ts";
-import type { Volume } from "../../src/volume/volume.ts";
+import type { Volume, VolumeOptions } from "../../src/volume/volume.ts";
 import { memoryDevice } from "../support/devices.ts";
 
 const clock = manualClock();
@@ -24,8 +24,8 @@ function fresh(blocks: number, random: Random): BlockDevice {
   return device;
 }
 
-function open(device: BlockDevice, random: Random): Volume {
-  return openVolume({ device, clock, random, writable: true });
+function open(device: BlockDevice, random: Random, memory: Pick<VolumeOptions, "cacheBytesMax"> = {}): Volume {
+  return openVolume({ device, clock, random, writable: true, ...memory });
 }
 
 function makeFile(volume: Volume): number {
@@ -357,4 +357,25 @@ test("on a full volume, looking for free blocks makes no map blocks dirty that h
   }
   assert(most < regions, `${most} blocks were written for one of data`);
   volume.close();
+});
+
+test("the changes of the active map wait for the consistency point, however many inodes are looked at before it", () => {
+  const device = fresh(4000, prng(9));
+  const first = open(device, prng(9));
+  const files = Array.from({ length: 400 }, () => makeFile(first)); // more than are kept in memory
+  first.takeCp("sync");
+  const volume = open(device, prng(9), { cacheBytesMax: 1 << 20 });
+  const change = (ino: number): void => {
+    volume.active.store.beginOperation();
+    volume.active.reserve(1, "write"); // what has been given up so far leaves the map
+    volume.active.markDirty(volume.active.get(ino) ?? assert.fail("no file"));
+  };
+  change(files[0] as number);
+  change(files[0] as number);
+  for (const ino of files) assert(contents(volume.active, ino) !== undefined);
+  change(files[399] as number);
+  volume.takeCp("sync");
+  assertConsistent(device);
+  const { activeBlocks, usedBlocks } = volume.committed;
+  assert.equal(activeBlocks, usedBlocks);
 });

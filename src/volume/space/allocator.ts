@@ -76,13 +76,20 @@ export interface SnapshotChange {
   readonly deleted: readonly SnapshotPlane[];
 }
 
+interface ActiveMap {
+  readonly store: BlockStore;
+  readonly tree: BlockTree;
+}
+
 export interface AllocatorOptions {
   readonly blockCount: number;
   readonly reservedBlocks: number;
   readonly activeBlocks: number;
   readonly usedBlocks: number;
-  /** The store and the tree of the active map: another one after a restore. */
-  readonly activeMap: () => { readonly store: BlockStore; readonly tree: BlockTree };
+  /** The active map: another one after a restore. */
+  readonly activeMap: () => ActiveMap;
+  /** The same, to be changed: its inode is dirty, or the tree would be forgotten with its changes. Throws as `settle` does. */
+  readonly changingMap: () => ActiveMap;
   /** All snapshots whose blocks are held, those whose deletion is not frozen yet included. In the order of ids. */
   readonly snapshots: () => readonly SnapshotPlane[];
 }
@@ -104,7 +111,7 @@ interface Region {
 const REGIONS_CACHED_MAX = 1024;
 
 export function openAllocator(options: AllocatorOptions): Allocator {
-  const { blockCount, reservedBlocks, activeMap, snapshots } = options;
+  const { blockCount, reservedBlocks, activeMap, changingMap, snapshots } = options;
   const regionCount = regionCountOf(blockCount);
   const total = blockCount - reservedBlocks;
   const regions = new Map<number, Region>();
@@ -152,7 +159,7 @@ export function openAllocator(options: AllocatorOptions): Allocator {
 
   /** The active map's words of a region, to be changed. */
   function activeWords(index: number): Uint32Array {
-    const { store, tree } = activeMap();
+    const { store, tree } = changingMap();
     return dirtyBlockAt(store, tree, index).words;
   }
 
