@@ -138,9 +138,8 @@ export function writeBackRoom(volume: Volume, options: RoomOptions): WriteBackRo
   }
 
   function look(): void {
-    if (phase === "dry" && !isBelow(3)) enter("open");
-    if (phase !== "open") return;
-    volume.setAside(above(2)); // for as many as there are now
+    if (phase === "draining" || (phase === "dry" && isBelow(3))) return;
+    enter("open"); // also anew: for the handles with a cache that there are now
     if (isBelow(2)) {
       if (!(canGain() && makeSpace()) || isBelow(2)) shut();
     } else if (keptBlocks < mostBlocks && !isBelow(KEPT_SHARE * GROWTH)) {

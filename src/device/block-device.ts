@@ -43,6 +43,9 @@ export interface HowRead {
   readonly waits: boolean;
 }
 
+/** For who can do nothing before the data is there. */
+export const WAITING: HowRead = { waits: true };
+
 /** The place of a block that is read because it lies between two others. */
 export const NOWHERE = -1;
 /** Blocks of one scattered read. */

@@ -20,9 +20,7 @@ import {
 } from "node:fs";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { type ErrnoName, FsError, UserError } from "../core/errors.ts";
-import type { BlockDevice, HowRead } from "./block-device.ts";
-
-const WAITING: HowRead = { waits: true };
+import { type BlockDevice, type HowRead, WAITING } from "./block-device.ts";
 
 /** Buffers that one writev takes at most (IOV_MAX of Linux). */
 const GATHER_MAX = 1024;

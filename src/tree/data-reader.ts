@@ -78,14 +78,7 @@ export function dataReader(device: BlockDevice, checkVbn: (vbn: number) => void,
     return found;
   }
 
-  function readSpans(
-    parent: DataView,
-    slot: number,
-    count: number,
-    into: Uint8Array,
-    offset: number,
-    how: HowRead,
-  ): boolean {
+  const readSpans: ReadData = (parent, slot, count, into, offset, how) => {
     const runCount = findRuns(parent, slot, count);
     let isResident = true;
     let run = 0;
@@ -107,7 +100,7 @@ export function dataReader(device: BlockDevice, checkVbn: (vbn: number) => void,
       if (!readSpan(first, length, into, offset, how)) isResident = false;
     }
     return isResident;
-  }
+  };
 
   function readSpan(vbn: number, length: number, into: Uint8Array, offset: number, how: HowRead): boolean {
     if (device.readScattered !== undefined) return device.readScattered(vbn, places, length, into, offset, how);

@@ -11,7 +11,7 @@
 import { BLOCK_BYTES } from "../core/block.ts";
 import { checksum } from "../core/checksum.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
-import type { HowRead } from "../device/block-device.ts";
+import { type HowRead, WAITING } from "../device/block-device.ts";
 import { blockPointer } from "../format/block-pointer.ts";
 import { FILE_BYTES_MAX, INLINE_BYTES_MAX, POINTER_BYTES, POINTERS_PER_BLOCK } from "../format/constants.ts";
 import type { BlockStore, CachedBlock } from "./block-store.ts";
@@ -34,8 +34,6 @@ import type { Purpose } from "./space.ts";
 const DIRECT_BLOCKS_MIN = 16;
 
 export type { HowRead };
-
-const WAITING: HowRead = { waits: true };
 
 /** Nothing was read, for it would have to be waited for. */
 export const NOT_RESIDENT = -1;

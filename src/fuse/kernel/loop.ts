@@ -98,15 +98,19 @@ export function serve(options: ServeOptions): "unmounted" | "stopped" {
     isRequestWaiting: waitForRequest,
     slices: options.slices,
   };
+  const serveInHand = (lengthBytes: number): void => {
+    owedCount += handle(connection, lengthBytes, options);
+    if (connection.isPutOff) kept.reads.add(connection.request);
+    afterRequest?.();
+    remind(connection, descriptor);
+  };
   const again: Again = (request, result) => {
     owedCount -= 1;
     connection.request.set(request);
     connection.errandResult = result;
     connection.mayPutOff = false;
-    owedCount += handle(connection, request.length, options);
+    serveInHand(request.length);
     connection.errandResult = undefined;
-    afterRequest?.();
-    remind(connection, descriptor);
   };
   for (;;) {
     const lengthBytes = nextRequest(connection, kept, source);
@@ -114,12 +118,7 @@ export function serve(options: ServeOptions): "unmounted" | "stopped" {
       while (kept.writes.count > 0) handle(connection, kept.writes.take(), options); // a RELEASE may free a file
       return "unmounted";
     }
-    if (lengthBytes !== NOTHING) {
-      owedCount += handle(connection, lengthBytes, options);
-      if (connection.isPutOff) kept.reads.add(connection.request);
-      afterRequest?.();
-      remind(connection, descriptor);
-    }
+    if (lengthBytes !== NOTHING) serveInHand(lengthBytes);
     if (Atomics.load(wake, WORD_WAKE) !== 0 && options.onWake(again) === "stop") return "stopped";
   }
 }
