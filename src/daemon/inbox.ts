@@ -37,6 +37,9 @@ export function openInbox(port: MessagePort, wake: SharedArrayBuffer): Inbox {
         Atomics.wait(word, WORD_WAKE, 0);
       }
     },
-    putOff: (message) => void late.push(message),
+    putOff(message): void {
+      late.push(message);
+      Atomics.store(word, WORD_WAKE, 1); // the loop is not always emptying the queue: a slice may have put it off
+    },
   };
 }
