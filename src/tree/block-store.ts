@@ -65,7 +65,8 @@ export interface BlockStoreOptions {
 /** Free buffers kept for reuse: fresh memory is slow on virtual machines. Of the cache, at most one part in POOL_SHARE. */
 const POOL_BLOCKS_MAX = 4096;
 const POOL_SHARE = 3;
-const CACHE_BLOCKS_MIN = 256;
+/** As many as an operation reads before it changes anything: they are still there when it does, and cannot fail to be read. */
+const CACHE_BLOCKS_MIN = 16;
 
 /**
  * Metadata that is used together was written together: a block that is missed near the one missed before is read with those

@@ -109,21 +109,13 @@ export interface InodeFileOptions {
   readonly hashSeed: number;
   readonly counters: InodeCounters;
   /** Clean inodes kept in memory. */
-  readonly cachedMax?: number;
+  readonly cachedMax: number;
 }
 
-const CACHED_INODES_MAX = 16384;
 /** Blocks that making an inode dirty may dirty: its block, the path above it, and the same for the inode map. */
 const MARK_DIRTY_BLOCKS = 10;
 
-export function openInodeFile({
-  store,
-  tree,
-  writable,
-  hashSeed,
-  counters,
-  cachedMax = CACHED_INODES_MAX,
-}: InodeFileOptions): InodeFile {
+export function openInodeFile({ store, tree, writable, hashSeed, counters, cachedMax }: InodeFileOptions): InodeFile {
   const dirty = new Map<number, Inode>();
   const cache = new LRUCache<number, Inode>({
     max: cachedMax,
@@ -150,7 +142,11 @@ export function openInodeFile({
 
   function markDirty(inode: Inode): void {
     assert(writable, "inode of a read-only state");
-    if (dirty.has(inode.ino)) return;
+    const known = dirty.get(inode.ino);
+    if (known !== undefined) {
+      assert(known === inode, "an inode is changed in one object only");
+      return;
+    }
     const index = Math.floor(inode.ino / INODES_PER_BLOCK);
     dirtyBlockAt(store, tree, index);
     tree.sizeBytes = Math.max(tree.sizeBytes, (index + 1) * BLOCK_BYTES);

@@ -29,7 +29,8 @@ import type { VolumeState } from "./state.ts";
 import type { FrozenCp, Volume, VolumeOptions, VolumeStatus } from "./volume.ts";
 
 const CACHE_BYTES = 64 << 20;
-const CACHED_INODES_MIN = 256;
+/** More than an operation looks at while it has one in hands that it may change. */
+const CACHED_INODES_MIN = 8;
 /** Of the cache: blocks have the rest. */
 const INODES_SHARE = 1 / 4;
 /** What an inode takes in memory, decoded. */
@@ -102,6 +103,7 @@ export function openState(options: VolumeOptions, fsinfo: Fsinfo, unreplayed: re
         snapshots: () => snapshotPlanes(state),
       })
     : undefined;
+  const cachedInodesMax = Math.max(CACHED_INODES_MIN, Math.floor((cacheBytesMax * INODES_SHARE) / INODE_OBJECT_BYTES));
   const store = openBlockStore({
     device,
     firstVbn: fsinfo.reservedBlocks,
@@ -136,8 +138,9 @@ export function openState(options: VolumeOptions, fsinfo: Fsinfo, unreplayed: re
       writable,
       hashSeed: fsinfo.hashSeed,
       counters: { usedInodes: fsinfo.usedInodes, generationNext: fsinfo.generationNext },
-      cachedMax: Math.max(CACHED_INODES_MIN, Math.floor((cacheBytesMax * INODES_SHARE) / INODE_OBJECT_BYTES)),
+      cachedMax: cachedInodesMax,
     }),
+    cachedInodesMax,
     stateCount: 0,
     committed: fsinfo,
     table: openSnapshotTable(device, fsinfo),

@@ -14,6 +14,9 @@ import { openPlane } from "./space/plane.ts";
 import type { SnapshotPlane } from "./space/summary-map.ts";
 import type { VolumeState } from "./state.ts";
 
+/** Kept in memory of one that is looked at: there may be many. */
+const SNAPSHOT_INODES_MAX = 1024;
+
 export function createSnapshot(
   state: VolumeState,
   name: string,
@@ -71,6 +74,7 @@ export function restoreSnapshot(state: VolumeState, name: string): void {
     writable: true,
     hashSeed: state.committed.hashSeed,
     counters: { usedInodes: record.usedInodes, generationNext },
+    cachedMax: state.cachedInodesMax,
   });
   state.log.change(); // so an fsync of what is shown from now on waits for it
   state.log.interrupt();
@@ -97,7 +101,7 @@ export function openSnapshotInodes(state: VolumeState, root: FileRootRecord, use
     writable: false,
     hashSeed: state.committed.hashSeed,
     counters: { usedInodes, generationNext: 0 },
-    cachedMax: 1024,
+    cachedMax: Math.min(SNAPSHOT_INODES_MAX, state.cachedInodesMax),
   });
 }
 

@@ -30,6 +30,8 @@ export interface VolumeState {
   readonly log: ChangeLog;
   readonly logDevice: BlockDevice;
   active: InodeFile;
+  /** Clean inodes kept in memory, of each state. */
+  readonly cachedInodesMax: number;
   stateCount: number;
   committed: Fsinfo;
   table: SnapshotTable;

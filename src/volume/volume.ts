@@ -23,8 +23,8 @@ export interface VolumeOptions {
   readonly logDevice?: LogDevice | undefined;
   /** What only the log has, wherever it is, is given up. Default: false. */
   readonly forgetLog?: boolean;
-  /** Bound of the cache of clean blocks, in bytes. */
-  readonly cacheBytesMax?: number;
+  /** Bound of the caches of clean blocks and inodes, in bytes. They keep a few in any case. */
+  readonly cacheBytesMax?: number | undefined;
 }
 
 /** A device that has nothing but a change log, behind one block that says so, and its identity. */

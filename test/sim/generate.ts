@@ -23,7 +23,7 @@ export function generator(seed: number): Generator {
   const setup: Setup = {
     blockCount: isFilled ? FILLED_BLOCKS : blockCount,
     isFilled,
-    cacheBytes: pick(random, [1 << 18, 1 << 20]),
+    cacheBytes: pick(random, [1 << 14, 1 << 16, 1 << 18, 1 << 20]),
     accessTimes: pick(random, ["relatime", "strictatime", "noatime"]),
     snapshots: isFilled ? 0 : pick(random, [0, 0, 0, 15, 30]),
   };

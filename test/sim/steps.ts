@@ -9,6 +9,7 @@ export interface Setup {
   readonly blockCount: number;
   /** Goes on from a volume whose first region is full. */
   readonly isFilled: boolean;
+  /** The least of them: what is kept in any case, which is fewer blocks and inodes than there are. */
   readonly cacheBytes: number;
   readonly accessTimes: AccessTimes;
   /** That there are at the start. */
