@@ -59,12 +59,15 @@ export function renameOperation(context: Context): FileSystem["rename"] {
   };
 }
 
-/** A directory does not move into itself, nor below itself. */
+/**
+ * A directory does not move into itself, nor below itself. There may be more above one another than memory keeps: on the way up
+ * they are told by their numbers.
+ */
 function checkNotBelow({ states }: Context, { from, into }: Move, moved: Inode): void {
   if (!isDirectory(moved.mode) || from === into) return;
   let above = into.inode;
   for (let depth = 0; above.ino !== ROOT_INO; depth++) {
-    if (above === moved) throw new FsError("EINVAL", "a directory does not move below itself");
+    if (above.ino === moved.ino) throw new FsError("EINVAL", "a directory does not move below itself");
     if (depth > DEPTH_MAX) throw new CorruptionError(`directory ${into.inode.ino} has no way to the root`);
     above = states.directory(into.state, above.parent);
   }

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import type { Time } from "../../src/core/clock.ts";
 import { NAME_BYTES_MAX, SYMLINK_BYTES_MAX } from "../../src/format/constants.ts";
 import { RENAME_EXCHANGE, RENAME_NOREPLACE, ROOT_NODE } from "../../src/fs/file-system.ts";
+import { checkVolume } from "../../src/volume/check.ts";
 import {
   asName,
   type Bench,
@@ -765,4 +766,25 @@ test("a directory does not move below itself, by any way", () => {
   assert.equal(rename("/a/b/c", "/c"), "");
   assert.equal(rename("/a", "/c/a"), "");
   assert.equal(entryAt(fs, "/c/a/b").attributes.linkCount, 2);
+});
+
+test("nor where more directories are above one another than memory keeps", () => {
+  const bench = makeBench();
+  const paths = Array.from({ length: 20 }, (_, i) => "/d".repeat(i + 1));
+  for (const path of paths) makeDir(bench.fs, path);
+  makeDir(bench.fs, "/e");
+  bench.volume.takeCp("sync");
+  bench.reopen({ cacheBytesMax: 0 });
+  const { fs, volume } = bench;
+  const deepest = paths.at(-1) as string;
+  const rename = (from: string, into: string, flags = 0): string =>
+    errnoOf(() => fs.rename(...placeAt(fs, from), ...placeAt(fs, into), flags));
+  assert.equal(rename("/d", `${deepest}/x`), "EINVAL");
+  assert.equal(rename(deepest, "/d", RENAME_EXCHANGE), "EINVAL");
+  assert.equal(rename("/d/d", deepest, RENAME_EXCHANGE), "EINVAL");
+  assert.equal(rename("/e", `${deepest}/e`), "");
+  assert.equal(rename(deepest, "/f"), "");
+  volume.takeCp("sync");
+  assert.deepEqual(checkVolume(bench.device).findings, []);
+  assert.equal(entryAt(fs, "/f/e").attributes.linkCount, 2);
 });

@@ -17,7 +17,7 @@ import {
 } from "../../src/fs/file-system.ts";
 import { createVolume } from "../../src/volume/create.ts";
 import { openVolume } from "../../src/volume/open.ts";
-import type { Volume } from "../../src/volume/volume.ts";
+import type { Volume, VolumeOptions } from "../../src/volume/volume.ts";
 import { memoryDevice } from "./devices.ts";
 import { linkCountOf, type Model, type ModelNode, type Operation } from "./model-fs.ts";
 import { firstDifference, type SparseBytes, sliceOf } from "./sparse-bytes.ts";
@@ -31,22 +31,21 @@ export interface Bench {
   volume: Volume;
   fs: OpenFileSystem;
   /** Opens the device again: what was not committed is lost. */
-  reopen(options?: Partial<FileSystemOptions> & { readonly writable?: boolean }): void;
+  reopen(options?: Partial<FileSystemOptions> & Partial<Pick<VolumeOptions, "writable" | "cacheBytesMax">>): void;
 }
 
 export function makeBench(blockCount = 16384, device: BlockDevice = memoryDevice(blockCount)): Bench {
   const clock = manualClock();
   const random = prng(7);
   createVolume({ device, clock, random, label: "test" });
-  const open = (writable: boolean): Volume => openVolume({ device, clock, random, writable });
-  const volume = open(true);
+  const volume = openVolume({ device, clock, random, writable: true });
   const bench: Bench = {
     device,
     clock,
     volume,
     fs: forgetful(openFileSystem({ volume, clock })),
-    reopen({ writable = true, ...options } = {}): void {
-      bench.volume = open(writable);
+    reopen({ writable = true, cacheBytesMax, ...options } = {}): void {
+      bench.volume = openVolume({ device, clock, random, writable, cacheBytesMax });
       const fs = openFileSystem({ volume: bench.volume, clock, ...options });
       bench.fs = writable ? forgetful(fs) : fs;
     },
