@@ -7,6 +7,8 @@
  * request comes between. Where requests never cease one is due now and then, so that an operation of several requests meets one
  * at most, and the processor is free for who makes them.
  *
+ * What needs their end waits for it here: a consistency point, and before it, where it is that of a snapshot, the files.
+ *
  * The loop that serves the kernel finds the time by itself (fuse/kernel/next-request.ts). Where it cannot be told whether a request
  * waits, it asks the main thread to be told to go on, and requests come between.
  */
@@ -23,6 +25,8 @@ const SLICE_BYTES = SLICE_BLOCKS * BLOCK_BYTES;
 const PAUSE_MS = 1;
 /** Longer than who makes one request after the other takes to come back. */
 const QUIET_US = 100;
+/** For so long a snapshot waits for what was deleted before it. */
+export const RECLAIM_MS_MAX = 5000;
 
 /** A consistency point of what is dirty; one that is being eased will do. */
 export function wantEased(server: Server, cause: CpCause): void {
@@ -57,11 +61,16 @@ function ease(server: Server): void {
   if (turns.state.phase !== "idle" || easing.slicesLeft <= 0 || !relieveSlice(server)) endEasing(server);
 }
 
-/** What waits for the last slice waits no longer. */
-export function endEasing(server: Server): void {
+function endEasing(server: Server): void {
   const { easing } = server;
   server.easing = undefined;
   for (const freeze of easing?.waiting ?? []) freeze();
+}
+
+/** What waits for the last slice waits no longer. */
+export function endWaiting(server: Server): void {
+  for (const { take } of server.reclaiming.splice(0)) take();
+  endEasing(server);
 }
 
 /** True: something is left. The next one is wanted when half as much has come on top: who adds nothing is not held up for it. */
@@ -93,20 +102,42 @@ function canReclaim({ fileSystem, volume, stuckAtCp }: Server): boolean {
   return fileSystem.doomedCount > 0 && stuckAtCp !== volume.committed.cpCount;
 }
 
+/**
+ * Before a snapshot is taken what was deleted is freed, or the snapshot would hold it for as long as it is there. Not without
+ * end: what cannot be freed in time, because the disk is slow or others go on deleting, is held.
+ */
+export function afterReclaiming(server: Server, take: () => void): void {
+  if (server.turns.state.phase === "failed" || !canReclaim(server)) take();
+  else server.reclaiming.push({ untilMs: server.nowMs() + RECLAIM_MS_MAX, take });
+}
+
+/** In the order of asking, which is that of the times. */
+function endReclaiming(server: Server): void {
+  const { reclaiming } = server;
+  const nowMs = server.nowMs();
+  for (let next = reclaiming[0]; next !== undefined; next = reclaiming[0]) {
+    if (canReclaim(server) && nowMs < next.untilMs) return;
+    reclaiming.shift();
+    next.take();
+  }
+}
+
 function isMore(server: Server): boolean {
-  const { easing, turns } = server;
+  const { easing, reclaiming, turns } = server;
   if (turns.state.phase === "failed") return false;
-  return (easing !== undefined && turns.state.phase === "idle") || canReclaim(server);
+  return (easing !== undefined && turns.state.phase === "idle") || reclaiming.length > 0 || canReclaim(server);
 }
 
 /** A slice of each. */
 export function goOn(server: Server): void {
   if (canReclaim(server)) reclaim(server);
+  endReclaiming(server);
   ease(server);
 }
 
-/** For the loop. `nowMs`: a clock. */
-export function slicesOf(server: Server, nowMs: () => number): Slices {
+/** For the loop. */
+export function slicesOf(server: Server): Slices {
+  const { nowMs } = server;
   let doneMs = Number.NEGATIVE_INFINITY;
   return {
     isMore: () => isMore(server),

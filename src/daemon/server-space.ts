@@ -69,7 +69,7 @@ export function openRoom(server: Server, dirtyPagesBytesMax: number): WriteBackR
     makeSpace: () => makeSpace(server),
     isFreeing: () => server.fileSystem.doomedCount > 0,
     cachedCount: () => server.writers.cachedCount,
-    nowMs: () => performance.now(),
+    nowMs: server.nowMs,
     drain: (bytesMax, delayMs) => server.send({ kind: "drain", dirtyPagesBytesMax: bytesMax, delayMs }),
     allow: (bytesMax) => server.send({ kind: "allow", dirtyPagesBytesMax: bytesMax }),
     onFull: () => server.onFull(),

@@ -29,6 +29,8 @@ export interface Server {
   relieveAtBytes: number;
   /** What a consistency point would have to write at once is being written before, slice by slice; what freezes it waits. */
   easing: { slicesLeft: number; readonly waiting: (() => void)[] } | undefined;
+  /** What is to wait for deleted files until they are freed, or until then. */
+  readonly reclaiming: { readonly untilMs: number; readonly take: () => void }[];
   /** The main thread was told that there is something to go on with, and has not answered yet. */
   isUnfinished: boolean;
   /** A request has been answered since the last slice. */
@@ -39,6 +41,8 @@ export interface Server {
   readonly writers: Writers;
   /** Where the kernel may keep what is written: for pages that it has still. */
   room: WriteBackRoom | undefined;
+  /** A clock that only goes forward. */
+  readonly nowMs: () => number;
   /** To be called after each request. */
   readonly beat: Beat;
   readonly send: (message: FromServer) => void;

@@ -40,12 +40,12 @@ import { openLogFile } from "./log-file.ts";
 import { logLine } from "./log-line.ts";
 import { errnoFor, plainError } from "./plain-error.ts";
 import { hold, lastChange, makeDurable, writeLog } from "./server-durable.ts";
-import { afterEasing, endEasing, goOn, offerToGoOn, slicesOf, wantEased } from "./server-slices.ts";
+import { afterEasing, afterReclaiming, endWaiting, goOn, offerToGoOn, slicesOf, wantEased } from "./server-slices.ts";
 import { balance, fullNotes, makeSpace, openRoom, settle } from "./server-space.ts";
 import type { Server } from "./server-state.ts";
 import { systemClock, systemRandom } from "./system.ts";
 import type { FromServer, ServerStart, ToServer } from "./thread-messages.ts";
-import { causeOf, performVerb, type VolumeRequest } from "./volume-verbs.ts";
+import { causeOf, freesFirst, performVerb, type VolumeRequest } from "./volume-verbs.ts";
 
 void run(workerData as ServerStart);
 
@@ -98,7 +98,7 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     onFailure: (message) => {
       gated.shut(message);
       send({ kind: "failed", message });
-      endEasing(server);
+      endWaiting(server);
     },
   });
   const inbox = openInbox(port, wake);
@@ -115,22 +115,21 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     dirtyBytesMax,
     relieveAtBytes: dirtyBytesMax,
     easing: undefined,
+    reclaiming: [],
     isUnfinished: false,
     isAsked: false,
     stuckAtCp: undefined,
     writers: makeWriters(),
     room: undefined,
-    beat:
-      pulse === undefined
-        ? () => {}
-        : beats(
-            pulse,
-            () => performance.now(),
-            () => send({ kind: "busy" }),
-          ),
+    nowMs,
+    beat: pulse === undefined ? () => {} : beats(pulse, nowMs, () => send({ kind: "busy" })),
     send,
   };
   return server;
+}
+
+function nowMs(): number {
+  return performance.now();
 }
 
 /** Opens the volume of the very file that the main thread has locked. */
@@ -185,7 +184,7 @@ function serveMount(server: Server, calls: HostCalls | undefined): void {
       nodePrefix,
       send: (errand, request) => send({ kind: "errand", errand, request }),
       waitForRequest: calls && ((atMostUs) => calls.isReadable(descriptor, atMostUs)),
-      slices: calls && slicesOf(server, () => performance.now()),
+      slices: calls && slicesOf(server),
       log: (text) => send({ kind: "log", message: text }),
     });
     return;
@@ -251,7 +250,7 @@ function answerPath(server: Server, paths: PathServer, id: number, request: Path
 function finish(server: Server): void {
   const { volume, turns } = server;
   receiveAll(server, () => {});
-  endEasing(server);
+  endWaiting(server);
   settle(server);
   if (volume.writable && volume.needsLastCp) turns.want("unmount");
   settle(server);
@@ -363,7 +362,9 @@ function perform(server: Server, request: VolumeRequest, { done, refused }: Outc
     committed: () => done(result()),
     failed: (text) => refused(new UserError("failed", `the volume has failed: ${text}`)),
   };
-  afterEasing(server, () => turns.change(whole));
+  const take = (): void => afterEasing(server, () => turns.change(whole));
+  if (freesFirst(request.verb)) afterReclaiming(server, take);
+  else take();
 }
 
 /** Setting the filesystem back makes the kernel's caches of the root wrong: of the names before and after. */

@@ -1,15 +1,16 @@
 /** A volume that no daemon has: opened in this process, under the lock. */
-import { UserError } from "../core/errors.ts";
+import { CorruptionError, FsError, UserError } from "../core/errors.ts";
 import { type FileDevice, openFileDevice } from "../device/file-device.ts";
 import { lockVolume } from "../device/volume-lock.ts";
 import type { ArgumentsOf } from "../format/control-message.ts";
-import { openFileSystem } from "../fs/active.ts";
+import { type OpenFileSystem, openFileSystem } from "../fs/active.ts";
 import { openVolume } from "../volume/open.ts";
 import type { Volume } from "../volume/volume.ts";
 import { type ControlClient, connectWriter } from "./control-client.ts";
+import { RECLAIM_MS_MAX } from "./server-slices.ts";
 import { systemClock, systemRandom } from "./system.ts";
 import type { AccessOptions, VolumeAccess } from "./volume-access.ts";
-import { causeOf, performVerb, type VerbResults, type VolumeVerb } from "./volume-verbs.ts";
+import { causeOf, freesFirst, performVerb, type VerbResults, type VolumeVerb } from "./volume-verbs.ts";
 
 interface Uses<T> {
   readonly use: (access: VolumeAccess) => Promise<T>;
@@ -49,12 +50,30 @@ async function useOpened<T>(
 ): Promise<T> {
   const clock = systemClock();
   const volume = openVolume({ device, clock, random: systemRandom, writable });
-  if (volume.log.isUnreplayed) openFileSystem({ volume, clock }); // what a crash has left in the log comes first
+  let opened: OpenFileSystem | undefined;
+  const fileSystem = (): OpenFileSystem => {
+    opened ??= openFileSystem({ volume, clock });
+    return opened;
+  };
+  if (volume.log.isUnreplayed) fileSystem(); // what a crash has left in the log comes first
   return use({
     path,
     mounted: false,
-    call: (verb, given) => Promise.resolve(performHere(volume, verb, given)),
+    call(verb, given) {
+      if (writable && freesFirst(verb)) freeDeleted(fileSystem);
+      return Promise.resolve(performHere(volume, verb, given));
+    },
   });
+}
+
+/** What was deleted before it was unmounted. Nobody waits for all of it to be freed: see server-slices.ts. */
+function freeDeleted(fileSystem: () => OpenFileSystem): void {
+  const endMs = performance.now() + RECLAIM_MS_MAX;
+  try {
+    while (fileSystem().reclaimSlice() && performance.now() < endMs);
+  } catch (error) {
+    if (!(error instanceof FsError) && !(error instanceof CorruptionError)) throw error;
+  }
 }
 
 /** The verb, and the consistency point that it needs. */

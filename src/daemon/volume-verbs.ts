@@ -56,6 +56,8 @@ interface VerbRow<V extends VolumeVerb> {
   readonly cause?: CpCause;
   /** True: what applications have written before must be in, so the kernel's caches are flushed first. */
   readonly syncFirst?: true;
+  /** True: what was deleted before is not to be kept by it, so it is freed first. */
+  readonly freeFirst?: true;
   /** Does it, and returns what tells the result: to be called when the consistency point is committed. */
   run(volume: Volume, given: ArgumentsOf<V>): () => VerbResults[V];
 }
@@ -88,6 +90,7 @@ const table: { readonly [V in VolumeVerb]: VerbRow<V> } = {
   "snapshot-create": {
     cause: "snapshot",
     syncFirst: true,
+    freeFirst: true,
     run: (volume, { name, mirror }) => {
       named(name, () => volume.createSnapshot(name, { mirror }));
       return () => summarize(volume, find(volume, name));
@@ -138,6 +141,10 @@ export function causeOf(verb: VolumeVerb): CpCause | undefined {
 
 export function syncsFirst(verb: VolumeVerb): boolean {
   return table[verb].syncFirst === true;
+}
+
+export function freesFirst(verb: VolumeVerb): boolean {
+  return table[verb].freeFirst === true;
 }
 
 /**

@@ -4,41 +4,77 @@ import { test } from "node:test";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { FsError } from "../../src/core/errors.ts";
 import { cpTurns } from "../../src/daemon/cp-turns.ts";
-import { afterEasing, endEasing, goOn, offerToGoOn, slicesOf, wantEased } from "../../src/daemon/server-slices.ts";
+import {
+  afterEasing,
+  afterReclaiming,
+  endWaiting,
+  goOn,
+  offerToGoOn,
+  RECLAIM_MS_MAX,
+  slicesOf,
+  wantEased,
+} from "../../src/daemon/server-slices.ts";
 import { balance } from "../../src/daemon/server-space.ts";
 import type { Server } from "../../src/daemon/server-state.ts";
 import type { FromServer } from "../../src/daemon/thread-messages.ts";
 import type { FrozenCp } from "../../src/volume/volume.ts";
-import { type Bench, makeBench, placeAt, putFile, readAll, writeAt } from "../support/fs-paths.ts";
+import { type Bench, makeBench, nodeAt, placeAt, putFile, readAll, writeAt } from "../support/fs-paths.ts";
 
 interface Stage {
   readonly bench: Bench;
   readonly server: Server;
   readonly frozen: FrozenCp[];
   readonly sent: FromServer[];
+  nowMs: number;
 }
 
 function stage(): Stage {
   const bench = makeBench();
   const frozen: FrozenCp[] = [];
   const sent: FromServer[] = [];
-  const turns = cpTurns(bench.volume, { send: (cp) => void frozen.push(cp), onFailure: () => endEasing(server) });
+  const turns = cpTurns(bench.volume, { send: (cp) => void frozen.push(cp), onFailure: () => endWaiting(server) });
   const server = {
     volume: bench.volume,
     fileSystem: bench.fs,
     turns,
     easing: undefined,
+    reclaiming: [],
     isUnfinished: false,
     isAsked: false,
     dirtyBytesMax: 1 << 26,
     relieveAtBytes: 1 << 26,
+    nowMs: () => made.nowMs,
     send: (message) => void sent.push(message),
   } as Partial<Server> as Server;
-  return { bench, server, frozen, sent };
+  const made = { bench, server, frozen, sent, nowMs: 0 };
+  return made;
 }
 
 function dirty({ fs }: Bench, blocks: number, value: number): void {
   for (let i = 0; i < blocks; i++) writeAt(fs, "/f", i * 3 * BLOCK_BYTES, new Uint8Array(BLOCK_BYTES).fill(value));
+}
+
+/** A file of 10,240 blocks. */
+function putLarge({ fs }: Bench): void {
+  putFile(fs, "/f");
+  for (let i = 0; i < 20; i++) writeAt(fs, "/f", i * 512 * BLOCK_BYTES, new Uint8Array(512 * BLOCK_BYTES));
+}
+
+/** Asks for a snapshot, as the server thread does. */
+function askForSnapshot({ bench, server }: Stage, name: string): void {
+  const change = {
+    cause: "snapshot" as const,
+    apply: () => bench.volume.createSnapshot(name).name === name,
+    committed: () => {},
+    failed: assert.fail,
+  };
+  afterReclaiming(server, () => afterEasing(server, () => server.turns.change(change)));
+}
+
+function snapshotBlocks({ bench, server, frozen }: Stage, name: string): number | undefined {
+  const cp = frozen.at(-1);
+  if (cp !== undefined) server.turns.committed(cp.cpCount);
+  return bench.volume.findSnapshot(name)?.activeBlocks;
 }
 
 test("who waits for a consistency point gets all that was written before, though others go on writing", () => {
@@ -75,9 +111,9 @@ test("who waits for a consistency point gets all that was written before, though
 });
 
 test("slice follows slice while nobody asks; who has asked is waited for a little, and when he goes on a slice is due now and then", () => {
-  const { bench, server } = stage();
-  let nowMs = 0;
-  const slices = slicesOf(server, () => nowMs);
+  const made = stage();
+  const { bench, server } = made;
+  const slices = slicesOf(server);
   putFile(bench.fs, "/f");
   assert.equal(slices.isMore(), false);
   dirty(bench, 2000, 1);
@@ -90,7 +126,7 @@ test("slice follows slice while nobody asks; who has asked is waited for a littl
   server.isAsked = true;
   const quietUs = slices.quietUs();
   assert(quietUs > 0 && quietUs < 1000, `${quietUs}`);
-  nowMs += 100;
+  made.nowMs += 100;
   assert.equal(slices.isDue(), true);
   slices.next();
   assert.equal(slices.isDue(), false);
@@ -99,7 +135,7 @@ test("slice follows slice while nobody asks; who has asked is waited for a littl
 
 test("nothing is to be done while a consistency point is in flight, and afterwards what it kept waiting", () => {
   const { bench, server, frozen } = stage();
-  const slices = slicesOf(server, () => 0);
+  const slices = slicesOf(server);
   putFile(bench.fs, "/f");
   server.turns.want("timer");
   dirty(bench, 100, 1);
@@ -115,9 +151,8 @@ test("nothing is to be done while a consistency point is in flight, and afterwar
 
 test("a large file that is deleted is freed slice by slice, whether a consistency point is in flight or not", () => {
   const { bench, server } = stage();
-  const slices = slicesOf(server, () => 0);
-  putFile(bench.fs, "/f");
-  for (let i = 0; i < 20; i++) writeAt(bench.fs, "/f", i * 512 * BLOCK_BYTES, new Uint8Array(512 * BLOCK_BYTES));
+  const slices = slicesOf(server);
+  putLarge(bench);
   server.turns.want("timer");
   bench.fs.unlink(...placeAt(bench.fs, "/f"));
   for (let count = 1; slices.isMore(); count++) {
@@ -125,6 +160,55 @@ test("a large file that is deleted is freed slice by slice, whether a consistenc
     slices.next();
   }
   assert.equal(bench.fs.doomedCount, 0);
+});
+
+for (const how of ["deleted", "cut"]) {
+  test(`a snapshot does not hold what was ${how} before it`, () => {
+    const made = stage();
+    const { bench, server } = made;
+    putLarge(bench);
+    bench.volume.takeCp("timer");
+    if (how === "deleted") bench.fs.unlink(...placeAt(bench.fs, "/f"));
+    else bench.fs.setAttributes(nodeAt(bench.fs, "/f"), { sizeBytes: 0 }, { uid: 0, gid: 0 });
+    assert.notEqual(bench.fs.doomedCount, 0);
+    askForSnapshot(made, "s");
+    assert.equal(snapshotBlocks(made, "s"), undefined);
+    const slices = slicesOf(server);
+    for (let count = 1; slices.isMore(); count++) {
+      assert(count < 20);
+      slices.next();
+    }
+    const blocks = snapshotBlocks(made, "s");
+    assert(blocks !== undefined && blocks < 100, `${blocks} blocks are held`);
+  });
+}
+
+test("a snapshot waits no longer than its time for what was deleted, nor when the mount ends or the volume fails", () => {
+  const made = stage();
+  const { bench, server } = made;
+  const slices = slicesOf(server);
+  putLarge(bench);
+  bench.volume.takeCp("timer");
+  bench.fs.unlink(...placeAt(bench.fs, "/f"));
+  askForSnapshot(made, "late");
+  made.nowMs += RECLAIM_MS_MAX / 2;
+  askForSnapshot(made, "later");
+  made.nowMs += RECLAIM_MS_MAX / 2;
+  slices.next();
+  assert.notEqual(bench.fs.doomedCount, 0);
+  assert(Number(snapshotBlocks(made, "late")) > 2048);
+  assert.equal(snapshotBlocks(made, "later"), undefined);
+  endWaiting(server);
+  assert(Number(snapshotBlocks(made, "later")) > 2048);
+
+  let told = 0;
+  afterReclaiming(server, () => void (told += 1));
+  assert.equal(told, 0);
+  server.turns.fail("the disk is gone");
+  assert.equal(told, 1);
+  afterReclaiming(server, () => void (told += 1)); // and who comes later
+  assert.equal(told, 2);
+  assert.equal(slices.isMore(), false);
 });
 
 test("a deleted file that cannot be freed is told of, and tried again after the next consistency point", () => {
@@ -137,7 +221,7 @@ test("a deleted file that cannot be freed is told of, and tried again after the 
     },
   };
   const stuck: Server = { ...server, fileSystem: { ...fs, ...failing } };
-  const slices = slicesOf(stuck, () => 0);
+  const slices = slicesOf(stuck);
   for (let count = 1; slices.isMore(); count++) {
     assert.equal(count, 1);
     slices.next();
@@ -177,7 +261,7 @@ test("it waits for the one that is in flight, and for nothing when the mount end
   assert.equal(frozen.length, 1, "one at a time");
   server.turns.committed((frozen[0] as FrozenCp).cpCount);
   assert.equal(frozen.length, 1, "in slices");
-  endEasing(server);
+  endWaiting(server);
   assert.equal(frozen.length, 2);
 
   const failures: string[] = [];

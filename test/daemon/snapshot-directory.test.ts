@@ -56,6 +56,28 @@ test("mkdir makes a snapshot with all that was written before, rename renames it
   assert.equal((await tidemark(["check", volume])).code, 0);
 });
 
+for (const how of ["os.truncate('f', 0)", "os.remove('f')"]) {
+  test(`a snapshot does not hold what ${how} has left behind`, { skip }, async (t) => {
+    const { volume, dir } = await mounted(t, "cp-interval=1h");
+    // Blocks far apart, each below an indirect block of its own: 80 MiB, and a thousand slices.
+    const script = `
+import os
+f = os.open('f', os.O_CREAT | os.O_WRONLY)
+for i in range(10000): os.pwrite(f, b'x', i << 21)
+os.close(f)
+os.mkdir('.snapshot/before')
+${how}
+os.mkdir('.snapshot/after')`;
+    const { code, stderr } = await run("python3", ["-c", script], { cwd: dir });
+    assert.equal(code, 0, stderr);
+    const { snapshots } = JSON.parse(await tidemarkOk(["snapshot", "list", volume, "--json"])) as {
+      readonly snapshots: readonly { readonly name: string; readonly activeBlocks: number }[];
+    };
+    const [before, after] = snapshots.map(({ activeBlocks }) => activeBlocks) as [number, number];
+    assert(before > 20_000 && after < 100, `${before} and ${after} blocks are held`);
+  });
+}
+
 test("a file that was open for writing when a snapshot was taken is freed when both are gone", { skip }, async (t) => {
   const { volume, dir } = await mounted(t, "cp-interval=1h");
   const usedInodes = async (): Promise<number> => {
