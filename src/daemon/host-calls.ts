@@ -26,6 +26,7 @@ const RWF_NOWAIT = 8;
 const IOVEC_WORDS = 4;
 const POLLIN = 1;
 const POSIX_FADV_WILLNEED = 3;
+const POSIX_FADV_DONTNEED = 4;
 const TWO_32 = 0x1_0000_0000;
 
 /** Undefined: no FFI, or no such calls in its C library. */
@@ -62,6 +63,7 @@ export async function hostCalls(path: string): Promise<HostCalls | undefined> {
     },
     readAhead: (descriptor, lengthBytes, position) =>
       void fadvise(descriptor, position, lengthBytes, POSIX_FADV_WILLNEED),
+    drop: (descriptor, lengthBytes, position) => void fadvise(descriptor, position, lengthBytes, POSIX_FADV_DONTNEED),
   };
   return {
     pageCache: canReadResident(path, pageCache) ? pageCache : undefined,

@@ -21,6 +21,7 @@ import {
 import { BLOCK_BYTES } from "../core/block.ts";
 import { type ErrnoName, FsError, UserError } from "../core/errors.ts";
 import { type BlockDevice, type HowRead, WAITING } from "./block-device.ts";
+import { dropBehind } from "./drop-behind.ts";
 
 /** Buffers that one writev takes at most (IOV_MAX of Linux). */
 const GATHER_MAX = 1024;
@@ -51,6 +52,8 @@ export interface PageCache {
   ) => number;
   /** Starts to read what is missing. */
   readonly readAhead: (descriptor: number, lengthBytes: number, position: number) => void;
+  /** It need not be kept. */
+  readonly drop: (descriptor: number, lengthBytes: number, position: number) => void;
 }
 
 /** Which file it is, whatever its name. */
@@ -232,6 +235,7 @@ function throughPageCache(
   pageCache: PageCache,
 ): Required<Pick<BlockDevice, "readScattered" | "readAhead">> {
   const { descriptor } = device;
+  const wasRead = dropBehind((vbn, count) => pageCache.drop(descriptor, count * BLOCK_BYTES, vbn * BLOCK_BYTES));
   return {
     /** Where it begins in memory, the rest is on its way and not far: to begin again would be to copy it twice. */
     readScattered(vbn, places, count, into, offset, how): boolean {
@@ -247,6 +251,7 @@ function throughPageCache(
         if (done < count) rest = rest.subarray(got);
         asked = WAITING;
       }
+      wasRead(vbn, count);
       return true;
     },
     readAhead: (vbn, count) => pageCache.readAhead(descriptor, count * BLOCK_BYTES, vbn * BLOCK_BYTES),

@@ -8,10 +8,16 @@ import { temporaryDirectory } from "../support/temp.ts";
 
 const skip = skipWithoutMounts();
 const FILE_MIB = 24;
+const LONG_FILE_MIB = 96;
 
 /** Takes the pages of the volume file out of the host's memory, where its filesystem can do that. */
 function evict(volume: string): Promise<string> {
   return shell(`dd of=${volume} oflag=nocache conv=notrunc,fdatasync count=0 status=none`);
+}
+
+/** How much of a file is in memory. */
+async function residentMib(path: string): Promise<number> {
+  return Number(await shell(`fincore -b -n -o RES ${path}`)) / 2 ** 20;
 }
 
 test("cold reads at many places at a time are right, beside writes, snapshots and consistency points", {
@@ -46,6 +52,23 @@ test("cold reads at many places at a time are right, beside writes, snapshots an
   await shell(`for s in s0 s1 s2; do cmp ${whole} ${dir}/.snapshot/$s/file; done`);
   await unmountVolume(dir);
   assert.equal((await tidemark(["check", volume])).code, 0);
+});
+
+test("a file that is read from end to end is in the kernel's memory once", { skip }, async (t) => {
+  const folder = temporaryDirectory(t);
+  const [volume, dir] = [join(folder, "v.tm"), join(folder, "mnt")];
+  mkdirSync(dir);
+  await tidemarkOk(["format", volume, "--size", "256M"]);
+  await mountVolume(t, volume, dir);
+  await shell(`head -c ${LONG_FILE_MIB}M /dev/zero > ${dir}/file`);
+  await unmountVolume(dir);
+  await evict(volume);
+  const notEvictedMib = await residentMib(volume);
+  await mountVolume(t, volume, dir);
+  await shell(`cat ${dir}/file > /dev/null`);
+  assert.equal(await residentMib(`${dir}/file`), LONG_FILE_MIB);
+  assert((await residentMib(volume)) <= notEvictedMib + LONG_FILE_MIB / 2);
+  await unmountVolume(dir);
 });
 
 test("a forced unmount ends under cold reads, and who reads is told", { skip }, async (t) => {
