@@ -19,8 +19,11 @@ const LEAF_BYTES = POINTERS_PER_BLOCK * BLOCK_BYTES;
 const LEAVES = 18;
 /** More than it takes to fill a small volume, or its log. */
 const SMALL_WRITES = 16;
+/** Directories above one another: more inodes than the smallest cache keeps. */
+const DEPTH = 10;
 
 const cp = (): Action => ({ kind: "cp" });
+const look = (): Action => ({ kind: "compare" });
 const reclaim = (): Action => ({ kind: "reclaim" });
 const fsync = (): Action => ({ kind: "fsync", path: "/", wait: true });
 const times = (count: number, some: Script): Script => Array.from({ length: count }, () => some).flat();
@@ -32,7 +35,7 @@ export function randomScript(random: Random): Script {
     kind: "do",
     op: { kind: "chmod", path: pathsOf(model)[0]?.path ?? "/", mode: below(random, 0o1000) },
   });
-  switch (below(random, 9)) {
+  switch (below(random, 10)) {
     case 0: // what a frame refers to is given up, and all that is free is used
       return [write, fsync, pick(random, [remove, cut]), write, write, peek];
     case 1: // dirty blocks are all that fills the volume
@@ -74,6 +77,17 @@ export function randomScript(random: Random): Script {
         fsync,
         peek,
       ];
+    case 8: // between changes more is looked at than memory keeps
+      return [
+        ...times(DEPTH, [deepen]),
+        ...times(5, [cp]),
+        pick(random, [remove, change, cut]),
+        pick(random, [look, moveBelow]),
+        pick(random, [remove, change, moveBelow]),
+        look,
+        ...times(5, [pick(random, [cp, fsync])]),
+        peek,
+      ];
     default: // a file without a name gets one
       return [
         fsync,
@@ -82,6 +96,19 @@ export function randomScript(random: Random): Script {
         fsync,
         peek,
       ];
+  }
+
+  /** A directory on the way to the deepest one goes below that, which must be refused, or gives it its place. */
+  function moveBelow({ model }: World): Action {
+    const deepest = deepestOf(model) || "/d";
+    const names = deepest.split("/");
+    const path = names.slice(0, 2 + below(random, names.length - 1)).join("/");
+    const [into, flags] = pick(random, [
+      [`${deepest}/e`, 0],
+      [deepest, 0],
+      [deepest, 2],
+    ] as const);
+    return { kind: "do", op: { kind: "rename", path, into, flags } };
   }
 
   function cut(world: World): Action {
@@ -146,6 +173,18 @@ export function randomScript(random: Random): Script {
     if (below(random, 2) === 0) return { kind: "snapshot", what: "delete", name };
     return { kind: "snapshot", what: "rename", name, into: `${name}'` };
   }
+}
+
+function deepen({ model }: World): Action {
+  return { kind: "do", op: { kind: "mkdir", path: `${deepestOf(model)}/d`, mode: 0o755, uid: 0 } };
+}
+
+/** The path of the directory that most are above; "": there is only the root. */
+function deepestOf(model: Model): string {
+  const depths = pathsOf(model)
+    .filter(({ node }) => node.kind === "directory")
+    .map(({ path }) => ({ path, depth: path.split("/").length }));
+  return depths.toSorted((a, b) => b.depth - a.depth)[0]?.path ?? "";
 }
 
 function removeLongest({ model }: World): Action {
