@@ -74,8 +74,18 @@ function stackOf(error: Error): string {
   return `${error.stack ?? error.message}${cause}`;
 }
 
+/** One line, whatever it is made of: control characters as three octal digits a byte. */
+export function escaped(text: string, unsafe = /\p{Cc}/gu): string {
+  return text.replaceAll(unsafe, (char) => [...Buffer.from(char)].map(octal).join(""));
+}
+
+export function octal(byte: number): string {
+  return `\\${byte.toString(8).padStart(3, "0")}`;
+}
+
 /** Columns for people: the first row is the heading; numbers to the right. */
-export function table(rows: readonly (readonly (string | number)[])[]): string {
+export function table(cells: readonly (readonly (string | number)[])[]): string {
+  const rows = cells.map((row) => row.map((cell) => (typeof cell === "number" ? cell : escaped(cell))));
   const widths: number[] = [];
   for (const row of rows) {
     for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, String(cell).length);
@@ -93,9 +103,17 @@ export function table(rows: readonly (readonly (string | number)[])[]): string {
     .join("\n");
 }
 
+/** What stands behind a name: a value, lines of which the first does, or nothing at all. */
+export type FieldValue = string | number | readonly string[] | undefined;
+
 /** "name   value" lines. */
-export function fields(rows: readonly (readonly [name: string, value: string | number | undefined])[]): string {
+export function fields(rows: readonly (readonly [name: string, value: FieldValue])[]): string {
   const shown = rows.filter(([, value]) => value !== undefined);
   const width = Math.max(0, ...shown.map(([name]) => name.length));
-  return shown.map(([name, value]) => `${name.padEnd(width)}  ${value ?? ""}`).join("\n");
+  return shown.map(([name, value]) => `${name.padEnd(width)}  ${valueText(value)}`).join("\n");
+}
+
+function valueText(value: FieldValue): string {
+  const lines = typeof value === "object" ? value : [String(value)];
+  return lines.map((line) => escaped(line)).join("\n  ");
 }

@@ -173,7 +173,10 @@ test("snapshots of an unmounted volume are made, listed, renamed, restored, dele
   const twice = await tidemark(["snapshot", "create", path, "two"]);
   assert.equal(twice.code, 1);
   assert.match(twice.stderr, /exists already/);
-  assert.equal((await tidemark(["snapshot", "create", path, "a/b"])).code, 2);
+  for (const name of ["a/b", "a\nb", "a\u001b[2Jb", "a\u0085b"]) {
+    assert.equal((await tidemark(["snapshot", "create", path, name])).code, 2);
+    assert.equal((await tidemark(["snapshot", "rename", path, "two", name])).code, 2);
+  }
   assert.match(await tidemarkOk(["check", path]), /is consistent/);
 });
 

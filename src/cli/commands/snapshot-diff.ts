@@ -1,4 +1,5 @@
 import { command } from "../command.ts";
+import { escaped, octal } from "../output.ts";
 
 /** As `zfs diff` has them. */
 const signs = { created: "+", deleted: "-", changed: "M", renamed: "R" } as const;
@@ -56,11 +57,7 @@ function decoded(path: string): string {
 function shown(path: string): string {
   const text = decoded(path);
   const isText = Buffer.from(text, "utf8").toString("latin1") === path;
-  const [chars, encoding] = isText ? ([text, "utf8"] as const) : ([path, "latin1"] as const);
-  const unsafe = isText ? /[\p{Cc}\\]/gu : /[\p{Cc}\\\u0080-\u00ff]/gu;
-  return chars.replaceAll(unsafe, (char) => [...Buffer.from(char, encoding)].map(octal).join(""));
-}
-
-function octal(byte: number): string {
-  return `\\${byte.toString(8).padStart(3, "0")}`;
+  return isText
+    ? escaped(text, /[\p{Cc}\\]/gu)
+    : path.replaceAll(/[\p{Cc}\\\u0080-\u00ff]/gu, (char) => octal(char.charCodeAt(0)));
 }

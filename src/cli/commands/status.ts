@@ -4,7 +4,7 @@ import type { SpaceHolders } from "../../daemon/space-holders.ts";
 import type { VolumeSummary } from "../../daemon/volume-verbs.ts";
 import { command } from "../command.ts";
 import { formatBytes } from "../options.ts";
-import { fields, makeOutput, table } from "../output.ts";
+import { type FieldValue, fields, makeOutput, table } from "../output.ts";
 
 const BLOCK_BYTES = 4096;
 
@@ -102,18 +102,18 @@ function causesText({ cpCauses }: DaemonStatus): string {
 }
 
 /** Named only where space is short. */
-function heldText({ snapshotBlocks, holders }: SpaceHolders): string | undefined {
+function heldText({ snapshotBlocks, holders }: SpaceHolders): FieldValue {
   if (snapshotBlocks === 0) return undefined;
-  const each = holders.map(({ name, blocks }) => `\n  ${formatBytes(blocks * BLOCK_BYTES)} by ${name} alone`);
-  return `${formatBytes(snapshotBlocks * BLOCK_BYTES)}${each.join("")}`;
+  const each = holders.map(({ name, blocks }) => `${formatBytes(blocks * BLOCK_BYTES)} by ${name} alone`);
+  return [formatBytes(snapshotBlocks * BLOCK_BYTES), ...each];
 }
 
 const PLACES_SHOWN = 5;
 
-function damageSummary({ checksum, unreadable, structure, places }: DamageSummary): string | undefined {
+function damageSummary({ checksum, unreadable, structure, places }: DamageSummary): FieldValue {
   if (checksum + unreadable + structure === 0) return undefined;
   const counts = `${checksum} times a wrong checksum, ${unreadable} unreadable, ${structure} impossible contents`;
-  const shown = places.slice(0, PLACES_SHOWN).map((place) => `\n  ${damageText(place)}`);
-  const more = places.length > PLACES_SHOWN ? `\n  and ${places.length - PLACES_SHOWN} places more` : "";
-  return `${counts}${shown.join("")}${more}`;
+  const shown = places.slice(0, PLACES_SHOWN).map((place) => damageText(place));
+  const more = places.length > PLACES_SHOWN ? [`and ${places.length - PLACES_SHOWN} places more`] : [];
+  return [counts, ...shown, ...more];
 }
