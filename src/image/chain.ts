@@ -31,7 +31,7 @@ export function brokenLink(links: readonly ChainLink[], start: ChainStart | "emp
   let state: ChainStart | undefined = typeof start === "string" ? undefined : start;
   for (const [index, link] of links.entries()) {
     const assumed = start === "any" && index === 0;
-    const problem = assumed ? undefined : problemOf(link, state, start === "any");
+    const problem = assumed ? undefined : problemOf(link, state);
     if (problem !== undefined) return problem;
     state = after(link, state);
   }
@@ -44,16 +44,10 @@ export function checkChain(links: readonly ChainLink[], start: ChainStart | "emp
   if (problem !== undefined) throw new UserError("mismatch", problem, "give the files in the order they were made");
 }
 
-function problemOf(
-  { name, header }: ChainLink,
-  state: ChainStart | undefined,
-  mayRestart: boolean,
-): string | undefined {
+function problemOf({ name, header }: ChainLink, state: ChainStart | undefined): string | undefined {
   const { base, volumeUuid, volumeBlocks, tops } = header;
   if (base === undefined) {
-    return state === undefined || mayRestart
-      ? undefined
-      : `${name} is a full image, but there is a volume already: ${state.name}`;
+    return state === undefined ? undefined : `${name} is a full image, but there is a volume already: ${state.name}`;
   }
   if (state === undefined)
     return `${name} is an increment to snapshot ${formatUuid(base.uuid)}, but no volume is there`;

@@ -205,6 +205,14 @@ test("verify finds broken files and broken links without a volume", async (t) =>
   const gap = await verifyImages({ files: [a, c] });
   assert.equal(gap.findings, 1);
   assert.match(gap.chainProblem ?? "", /needs snapshot/);
+  for (const order of [
+    [a, b, a],
+    [b, a, b],
+  ]) {
+    const { findings, chainProblem } = await verifyImages({ files: order });
+    assert.equal(findings, 1);
+    assert.match(chainProblem ?? "", /a\.image is a full image, but there is a volume already: .*b\.image/);
+  }
   truncateSync(b, 3000);
   writeFileSync(files.at("junk"), "not an image at all, but long enough to have a frame header");
   const bad = await verifyImages({ files: [a, b, files.at("junk")] });
