@@ -106,6 +106,30 @@ test("a volume that is not there is 10, for every command that needs one", async
   }
 });
 
+test("a directory in place of a volume ends each command with a code that its help has", async (t) => {
+  const dir = temporaryDirectory(t);
+  const key = join(dir, "key");
+  await tidemarkOk(["mirror", "key", key]);
+  const lines: readonly (readonly [command: string, ...rest: readonly string[]])[] = [
+    ["format", dir, "--size", "1M"],
+    ["mount", dir, dir],
+    ["check", dir],
+    ["scrub", dir],
+    ["snapshot create", dir, "a"],
+    ["snapshot diff", dir, "a"],
+    ["image send", dir, "a", "--output", "/dev/null"],
+    ["image receive", dir, key],
+    ["mirror serve", dir, "--listen", "127.0.0.1:0", "--key", key],
+    ["mirror promote", dir],
+  ];
+  for (const [command, ...rest] of lines) {
+    const { code } = await tidemark([...command.split(" "), ...rest]);
+    assert.notEqual(code, 0, command);
+    const help = await tidemarkOk([...command.split(" "), "--help"]);
+    assert.match(help.replaceAll(/\s+/g, " "), new RegExp(`Exit codes: .*\\b${code} `), command);
+  }
+});
+
 test("what is no volume is 12, and format does not overwrite it unless it is forced", async (t) => {
   const path = join(temporaryDirectory(t), "notes.txt");
   writeFileSync(path, "keep me\n".repeat(1000));

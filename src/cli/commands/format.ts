@@ -10,7 +10,7 @@ export const formatCommand = command({
     ["$0 format /srv/data.tm --size 10G", "a volume in a new, sparse file of 10 GiB"],
     ["$0 format /dev/sdb1 --size 500G --label data --force", "on a block device, overwriting what it holds"],
   ],
-  exits: ["in-use"],
+  exits: ["no-volume", "in-use"],
   options: (yargs) =>
     yargs
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })

@@ -6,7 +6,7 @@ import { makeOutput } from "../output.ts";
 export const mirrorRunCommand = command({
   command: "run <volume>",
   usage: "mirror run VOLUME --to HOST:PORT --key FILE",
-  summary: "Ship a volume to its mirror: once in full, then what changes, until it is stopped.",
+  summary: "Ship a volume to its mirror: once in full, then what changes, until SIGINT or SIGTERM stop it.",
   examples: [
     ["$0 mirror run /srv/data.tm --to 10.0.0.2:7400 --key mirror.key", "the newest state, each second"],
     ["$0 mirror run /srv/data.tm --to 10.0.0.2:7400 --key mirror.key --interval 1m", "less often"],
@@ -19,6 +19,7 @@ export const mirrorRunCommand = command({
       .option("key", { type: "string", demandOption: true, requiresArg: true, describe: "File that both ends have" })
       .option("interval", { type: "string", default: "1s", requiresArg: true, describe: "Time between updates" }),
   async run({ volume, to, key, interval, json }) {
+    const signal = interruption(); // from the start: it is asked to stop, whenever it is
     const { runMirror } = await import("../../mirror/run.ts");
     const { parseAddress } = await import("../../mirror/connection.ts");
     const { readKey } = await import("../../mirror/key.ts");
@@ -36,7 +37,7 @@ export const mirrorRunCommand = command({
       clock: systemClock(),
       random: systemRandom,
       log: (line) => output.event("log", line),
-      signal: interruption(),
+      signal,
     });
   },
 });

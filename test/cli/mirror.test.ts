@@ -1,0 +1,25 @@
+// Both ends of a mirror, as they are run.
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { test } from "node:test";
+import { lineOf, startTidemark, tidemarkOk } from "../support/mounts.ts";
+import { temporaryDirectory } from "../support/temp.ts";
+
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  test(`both ends of a mirror have done their work when ${signal} stops them: 0`, async (t) => {
+    const dir = temporaryDirectory(t);
+    const [source, key] = [join(dir, "v.tm"), join(dir, "key")];
+    await tidemarkOk(["format", source, "--size", "1M"]);
+    await tidemarkOk(["mirror", "key", key]);
+    const serve = startTidemark(t, ["mirror", "serve", join(dir, "m.tm"), "--listen", "127.0.0.1:0", "--key", key]);
+    const listening = await lineOf(serve.stderr ?? assert.fail("no output"), /listening on (\S+)/);
+    const to = listening.slice(listening.lastIndexOf(" ") + 1).trim();
+    const runs = startTidemark(t, ["mirror", "run", source, "--to", to, "--key", key]);
+    await lineOf(runs.stderr ?? assert.fail("no output"), /./);
+    for (const end of [runs, serve]) {
+      const ended = new Promise<number | null>((resolve) => end.once("exit", resolve));
+      end.kill(signal);
+      assert.equal(await ended, 0);
+    }
+  });
+}
