@@ -119,11 +119,16 @@ export function writeBackRoom(volume: Volume, options: RoomOptions): WriteBackRo
     return keptBlocksOf({ blockCount, availableBlocks: volume.availableNowBlocks - callBlocks() });
   }
 
+  /** No more than what fits, nor than it keeps now. */
+  function drainAfter(delayMs: number): void {
+    drain(Math.min(keptBlocks, fittingBlocks()) * BLOCK_BYTES, delayMs);
+  }
+
   function shut(): void {
     if (phase !== "open") return;
     shutMs = nowMs();
     enter("draining");
-    drain(fittingBlocks() * BLOCK_BYTES, 0);
+    drainAfter(0);
   }
 
   /** Whether somebody may be in the middle of a write(2) still. */
@@ -179,11 +184,11 @@ export function writeBackRoom(volume: Volume, options: RoomOptions): WriteBackRo
       keptBlocks = Math.ceil(dirtyPagesBytesMax / BLOCK_BYTES);
       // What has come has taken space: it may have to be less still. Not where the kernel does not do as it is told.
       if (keptBlocks < before && isBelow(3) && fittingBlocks() < keptBlocks) {
-        drain(fittingBlocks() * BLOCK_BYTES, 0);
+        drainAfter(0);
         return [];
       }
       if (isBelow(3) && isUnquiet()) {
-        drain(dirtyPagesBytesMax, QUIET_STEP_MS);
+        drainAfter(QUIET_STEP_MS);
         return [];
       }
       enter("dry");

@@ -145,6 +145,18 @@ test("it is not dry while pages come: who the kernel has held up in the middle o
   assert.deepEqual([room.isOwed, volume.aside], [false, 0]);
 });
 
+test("the kernel is never told to keep more while it drains, and less as long as pages take what there is", () => {
+  const { volume, room, asked, drained } = bench(60 * MIB, { keptBlocks: 10 * MIB });
+  room.took();
+  room.defer(Uint8Array.of(1));
+  volume.availableNowBlocks = 40 * MIB;
+  assert.deepEqual(drained(15 * MIB), []);
+  assert.deepEqual(asked, ["drain to 10", "drain to 10 later"]);
+  volume.availableNowBlocks = 36 * MIB;
+  assert.deepEqual(drained(15 * MIB), []);
+  assert.equal(asked.at(-1), "drain to 9 later");
+});
+
 test("pages that never cease to come, as those of a mapping, are waited for so long and no longer", () => {
   const { volume, room, kernel, drained } = bench(30 * MIB, { keptBlocks: LEAST });
   room.defer(Uint8Array.of(1));
