@@ -24,10 +24,13 @@ export interface FrontDoor {
   readonly descriptor: number;
   /** Resolves when requests are being answered. To be called once, and at once. */
   serve(): Promise<void>;
-  /** Resolves when everything written to the mount before the call has reached the filesystem. */
+  /**
+   * Resolves when everything written to the mount before the call has reached the filesystem, but what is in files that have been
+   * deleted: there can be thousands whose RELEASE waits in the kernel behind what it writes back.
+   */
   syncPages(): Promise<void>;
   /**
-   * The same while requests wait for it: it takes no lock of a file or directory, as opening one would, which they may hold. The
+   * The same, deleted files too, while requests wait for it: it takes no lock of a file or directory, as opening one would, which they may hold. The
    * pages are dropped from the kernel's cache.
    */
   drainPages(): Promise<void>;
@@ -97,11 +100,11 @@ export async function openFrontDoor(
           link.useKnocker(knocks);
         },
         async syncPages(): Promise<void> {
-          const nodes = await link.writers();
+          const nodes = await link.writers({ deletedToo: false });
           if (nodes.length > 0) await syncFiles({ place: await placeOf(device), nodePrefix, nodes, drop, forget });
         },
         async drainPages(): Promise<void> {
-          const nodes = await link.writers();
+          const nodes = await link.writers({ deletedToo: true });
           const reached = await placeOf(device);
           if (reached !== undefined) await run("sync", ["-f", reached]); // begun in large requests, and not waited for
           for (const node of nodes) await drop(node);

@@ -24,8 +24,8 @@ export interface ServerLink {
   /** What rouses the thread from its read once there is a mount. */
   useKnocker(knocker: Knocker): void;
   post(message: ToServer): void;
-  /** The files that the kernel may have dirty pages of. */
-  writers(): Promise<readonly NodeId[]>;
+  /** The files that the kernel may have dirty pages of; `deletedToo`: also those that have no name any more. */
+  writers(which: { readonly deletedToo: boolean }): Promise<readonly NodeId[]>;
   perform<V extends VolumeVerb>(request: Extract<VolumeRequest, { verb: V }>): Promise<VerbResults[V]>;
 }
 
@@ -130,7 +130,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
       knocker = given;
     },
     post,
-    writers: async () => (await ask((id) => ({ kind: "writers", id }))) as readonly NodeId[],
+    writers: async ({ deletedToo }) => (await ask((id) => ({ kind: "writers", id, deletedToo }))) as readonly NodeId[],
     perform: async (request) => (await ask((id) => ({ kind: "verb", id, request }))) as never,
   };
 }

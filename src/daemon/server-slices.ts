@@ -18,8 +18,8 @@ import type { CpCause } from "../volume/volume.ts";
 import { plainError } from "./plain-error.ts";
 import type { Server } from "./server-state.ts";
 
-/** Written in one go: 128 KiB. */
-const SLICE_BLOCKS = 32;
+/** Written in one go: 64 KiB. */
+const SLICE_BLOCKS = 16;
 const SLICE_BYTES = SLICE_BLOCKS * BLOCK_BYTES;
 /** Between two slices while requests keep coming. */
 const PAUSE_MS = 1;

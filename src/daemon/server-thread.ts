@@ -23,7 +23,7 @@ import { UserError } from "../core/errors.ts";
 import { assertNever } from "../core/numbers.ts";
 import { openFileDevice, type PageCache } from "../device/file-device.ts";
 import { openFileSystem } from "../fs/active.ts";
-import { type Name, ROOT_NODE } from "../fs/file-system.ts";
+import { type Name, type NodeId, ROOT_NODE } from "../fs/file-system.ts";
 import { makeWriters } from "../fuse/kernel/connection.ts";
 import { type Again, serve } from "../fuse/kernel/loop.ts";
 import type { PathRequest } from "../fuse/native/path-request.ts";
@@ -272,7 +272,7 @@ function receive(server: Server, message: ToServer, again: Again): void {
   const { volume, turns } = server;
   switch (message.kind) {
     case "writers":
-      server.send({ kind: "result", id: message.id, value: server.writers.nodes() });
+      server.send({ kind: "result", id: message.id, value: writingNodes(server, message) });
       return;
     case "verb": {
       const { id, request } = message;
@@ -317,6 +317,21 @@ function receive(server: Server, message: ToServer, again: Again): void {
     default:
       assertNever(message);
   }
+}
+
+/** What cannot be told counts as kept. */
+function writingNodes(
+  { writers, fileSystem }: Server,
+  { deletedToo }: { readonly deletedToo: boolean },
+): readonly NodeId[] {
+  const isDeleted = (node: NodeId): boolean => {
+    try {
+      return fileSystem.isDeleted(node);
+    } catch {
+      return false;
+    }
+  };
+  return deletedToo ? writers.nodes() : writers.nodes().filter((node) => !isDeleted(node));
 }
 
 /** Who hears how a verb has ended. */

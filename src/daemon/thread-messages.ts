@@ -56,7 +56,7 @@ export type ToServer =
   /** There will be no mount: close the volume. */
   | { readonly kind: "stop" }
   /** Which files may the kernel have dirty pages of? */
-  | { readonly kind: "writers"; readonly id: number }
+  | { readonly kind: "writers"; readonly id: number; readonly deletedToo: boolean }
   | { readonly kind: "verb"; readonly id: number; readonly request: VolumeRequest }
   | { readonly kind: "take-cp"; readonly cause: CpCause }
   /** Both copies of the fsinfo of the frozen consistency point are durable. */

@@ -39,10 +39,10 @@ import { changeRecorder } from "./changes.ts";
 import type { AccessTimes, Context, SnapshotDirectories } from "./context.ts";
 import { type DamageWatch, watchDamage } from "./damage.ts";
 import { dataOperations } from "./data.ts";
-import type { FileSystem, FileSystemStatus } from "./file-system.ts";
+import type { FileSystem, FileSystemStatus, NodeId } from "./file-system.ts";
 import { openHandles } from "./handles.ts";
 import { nameOperations } from "./namespace.ts";
-import { openStates, SNAPSHOTS_NODE, type States } from "./nodes.ts";
+import { inoOf, openStates, SNAPSHOTS_NODE, type States } from "./nodes.ts";
 import { operationClock } from "./operation-clock.ts";
 import { type Orphans, openOrphans } from "./reclaim.ts";
 import { renameOperation } from "./rename.ts";
@@ -79,6 +79,8 @@ export interface OpenFileSystem extends FileSystem {
    * FsError EIO; the volume has then failed.
    */
   logFrame(): LogFrame | undefined;
+  /** Whether the file has no name and will get none: no snapshot has it, nor a volume that is opened again. As getAttributes throws. */
+  isDeleted(node: NodeId): boolean;
   /** Deleted files that wait to be freed by `reclaimSlice`. */
   readonly doomedCount: number;
   /** Handles that are open. */
@@ -147,6 +149,7 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
   };
   const functions = {
     ...guardedAll(operations, states, begin),
+    isDeleted: guarded((node: NodeId) => isDeleted(context, node), states, begin),
     reclaimSlice: guarded(() => orphans?.reclaimSlice() ?? false, states, begin),
     logFrame: guarded(() => changes.frame(states.inodesOf(states.current)), states, begin),
   };
@@ -196,6 +199,13 @@ function guardedAll(operations: FileSystem, states: States, begin: () => void): 
   const all: Record<string, unknown> = {};
   for (const [name, operation] of Object.entries(operations)) all[name] = guarded(operation, states, begin);
   return all as unknown as FileSystem;
+}
+
+function isDeleted(context: Context, node: NodeId): boolean {
+  const { states } = context;
+  const state = states.of(node);
+  const { ino, linkCount } = states.inode(state, inoOf(node));
+  return state.writable && linkCount === 0 && !context.orphans().isLinkable(ino);
 }
 
 function statusOf(volume: Volume): FileSystemStatus {

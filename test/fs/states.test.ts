@@ -228,6 +228,22 @@ test("after a restore the root shows the snapshot, and all older nodes are stale
   assert.equal(entryAt(bench.fs, "/f").attributes.sizeBytes, 4);
 });
 
+test("deleted is what has no name and will get none, and nothing in a snapshot", () => {
+  const bench = makeBench();
+  const { fs } = bench;
+  const file = putFile(fs, "/f", "x");
+  snapshot(bench, "one");
+  assert.equal(fs.isDeleted(file), false);
+  const { handle } = fs.open(file, 2);
+  fs.unlink(ROOT_NODE, asName("f"));
+  assert.equal(fs.isDeleted(file), true);
+  assert.equal(fs.isDeleted(nodeAt(fs, "/.snapshot/one/f")), false);
+  const unnamed = fs.createUnnamed(ROOT_NODE, 0o600, 2, ROOT);
+  assert.equal(fs.isDeleted(unnamed.nodeId), false, "it may be linked");
+  fs.release(unnamed.handle);
+  fs.release(handle);
+});
+
 test("mounted by itself, a snapshot is the root and nothing but that", () => {
   const bench = makeBench();
   putFile(bench.fs, "/f", "x");
