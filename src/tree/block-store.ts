@@ -102,7 +102,8 @@ export function openBlockStore({
       block.checksum = 0;
       return block;
     }
-    return { ...makeBlock(), vbn: 0, checksum: 0 };
+    const { bytes, view, words } = makeBlock();
+    return { bytes, view, words, vbn: 0, checksum: 0 };
   }
 
   let missedVbn = Number.NEGATIVE_INFINITY;

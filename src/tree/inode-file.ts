@@ -94,6 +94,8 @@ export interface InodeFile {
   reserve(blocks: number, purpose: Purpose): void;
   /** Inodes changed since the last consistency point, and what the consistency point does with them. */
   readonly dirty: ReadonlyMap<number, Inode>;
+  /** Those of them that may have dirty blocks. Who has placed all of one takes it out, until it is marked dirty again. */
+  readonly unplaced: Set<Inode>;
   /** Encodes an inode into its block of the inode file, which is dirty already. */
   encode(inode: Inode): void;
   /** Everything is on its way to disk: dirty inodes become clean ones. */
@@ -123,6 +125,7 @@ export function openInodeFile({ store, tree, writable, hashSeed, counters, cache
       assert(reason !== "evict" || !isDirty(inode.tree), `inode ${ino} is forgotten while its blocks wait for places`);
     },
   });
+  const unplaced = new Set<Inode>();
   let nextIno: number = FIRST_FREE_INO;
   const births: Births = { made: [], repeating: undefined };
 
@@ -142,6 +145,7 @@ export function openInodeFile({ store, tree, writable, hashSeed, counters, cache
 
   function markDirty(inode: Inode): void {
     assert(writable, "inode of a read-only state");
+    unplaced.add(inode);
     const known = dirty.get(inode.ino);
     if (known !== undefined) {
       assert(known === inode, "an inode is changed in one object only");
@@ -286,6 +290,7 @@ export function openInodeFile({ store, tree, writable, hashSeed, counters, cache
     free,
     reserve,
     dirty,
+    unplaced,
     encode(inode): void {
       const block = dirtyBlockAt(store, tree, Math.floor(inode.ino / INODES_PER_BLOCK));
       encodeInode(inode, block.view, block.bytes, (inode.ino % INODES_PER_BLOCK) * INODE_BYTES);
@@ -293,6 +298,7 @@ export function openInodeFile({ store, tree, writable, hashSeed, counters, cache
     clean(): void {
       for (const inode of dirty.values()) if (inode.mode !== 0) cache.set(inode.ino, inode);
       dirty.clear();
+      unplaced.clear();
     },
     counters,
     births,

@@ -171,9 +171,10 @@ export function relieve(state: VolumeState, { only, blocksMax = Number.POSITIVE_
   try {
     store.beginOperation();
     const writer = gatherWriter(device);
-    for (const inode of only === undefined ? active.dirty.values() : [only]) {
+    for (const inode of only === undefined ? active.unplaced : [only]) {
       left -= placeData(store, inode.tree, writer, left);
       if (only === undefined && inode.ino !== ACTIVE_MAP_INO) left -= placeNodes(store, inode.tree, writer, left);
+      if (!isDirty(inode.tree)) active.unplaced.delete(inode); // or each slice would look at all that are dirty
       if (left === 0) break;
     }
     writer.flush();

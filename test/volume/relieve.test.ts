@@ -61,3 +61,16 @@ test("indirect blocks and directories are written ahead too, and again where the
     assert(entryAt(bench.fs, `/d/late ${i}`).nodeId > 0);
   }
 });
+
+test("what is changed again after it was written ahead is written ahead again", () => {
+  const { fs, volume } = makeBench();
+  for (let i = 0; i < 100; i++) putFile(fs, `/${i}`, new Uint8Array(BLOCK_BYTES).fill(i));
+  assert.equal(volume.relieve(), false);
+  const rest = volume.dirtyBytes;
+  for (let round = 1; round <= 3; round++) {
+    for (let i = 0; i < 100; i++) writeAt(fs, `/${i}`, 0, new Uint8Array(BLOCK_BYTES).fill(round));
+    assert(volume.dirtyBytes >= rest + 100 * BLOCK_BYTES);
+    assert.equal(volume.relieve(), false);
+    assert.equal(volume.dirtyBytes, rest);
+  }
+});
