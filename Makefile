@@ -26,9 +26,13 @@ NODE    := node --enable-source-maps
 RUNNER  := $(NODE) --test --test-reporter=spec
 BIN     := node_modules/.bin
 
-# What Node is started with: the command, and the daemon's process and threads.
-STARTED := src/main.ts $(addprefix src/daemon/,background-process.ts server-thread.ts log-thread.ts check-thread.ts)
-BUNDLE  := $(BIN)/esbuild --platform=node --target=node20.19 --entry-names=[name] --log-level=warning
+# What Node is started with, to be loaded in parts: the command and the daemon's process. And whole: the daemon's threads.
+STARTED := src/main.ts src/daemon/background-process.ts
+THREADS := $(addprefix src/daemon/,server-thread.ts log-thread.ts check-thread.ts)
+ESBUILD := $(BIN)/esbuild --platform=node --target=node20.19 --entry-names=[name] --log-level=warning
+BUNDLE  := $(ESBUILD) --bundle --external:koffi --external:fuse-native
+COMMAND := --format=cjs --supported:dynamic-import=false --outdir=dist/command \
+	--banner:js='"use strict"; const fileUrl = require("node:url").pathToFileURL(__filename);' --define:import.meta.url=fileUrl
 
 INTO    := $(DESTDIR)$(PREFIX)/lib/tidemark
 # A file of src/daemon/install with the places of this installation in it.
@@ -117,15 +121,15 @@ $(MODULES): package-lock.json .npmrc
 	@touch $@
 
 # Output without a source would still be run as a test: it goes first. Directories are among the sources, so a removal counts.
-# The bundle is made in two steps, for esbuild splits ES modules only, and Node loads CommonJS faster: see decisions.md.
+# Parts are made in two steps, for esbuild splits ES modules only, and Node loads CommonJS faster: see decisions.md.
 $(BUILT): $(MODULES) Makefile tsconfig.json $(SOURCES)
 	@mkdir -p dist
 	@find dist -name '*.js' -not -path 'dist/command/*' | while read -r js; do ts=$${js#dist/}; [ -e "$${ts%.js}.ts" ] || rm -f "$$js" "$$js.map"; done
 	$(BIN)/tsc
 	@rm -rf dist/bundle dist/command
-	@$(BUNDLE) --bundle --splitting --external:koffi --external:fuse-native --format=esm --outdir=dist/bundle $(STARTED)
-	@$(BUNDLE) --format=cjs --supported:dynamic-import=false --outdir=dist/command \
-		--banner:js='"use strict"; const fileUrl = require("node:url").pathToFileURL(__filename);' --define:import.meta.url=fileUrl dist/bundle/*.js
+	@$(BUNDLE) --splitting --format=esm --outdir=dist/bundle $(STARTED)
+	@$(ESBUILD) $(COMMAND) dist/bundle/*.js
+	@$(BUNDLE) $(COMMAND) $(THREADS)
 	@echo '{ "type": "commonjs" }' > dist/command/package.json
 	@chmod +x dist/command/main.js
 	@rm -rf dist/bundle
