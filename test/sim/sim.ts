@@ -3,7 +3,7 @@
  *
  * Runs random histories with the seeds S, S + 1, ... (S: from the clock), on several processors. The first that fails is cut
  * down to the steps that it needs, and printed with the command that repeats it. RUNS=1 prints every step; --history runs
- * the steps that a failure has printed.
+ * the steps that a failure has printed. SIGINT ends it after the batches in hand, and what was counted is told.
  */
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -129,7 +129,11 @@ async function runOnWorkers({ first, runs, jobs, msMax }: Options): Promise<void
   let done = 0;
   let counts: Counts | undefined;
   let failure: Failure | undefined;
-  const isOver = (): boolean => given >= runs || failure !== undefined || Date.now() - start > msMax;
+  let isInterrupted = false;
+  process.once("SIGINT", () => {
+    isInterrupted = true;
+  });
+  const isOver = (): boolean => given >= runs || failure !== undefined || isInterrupted || Date.now() - start > msMax;
   await Promise.all(
     Array.from({ length: jobs }, async () => {
       const worker = new Worker(new URL(import.meta.url), { workerData: "sim" });
