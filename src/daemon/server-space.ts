@@ -28,7 +28,7 @@ export function balance(server: Server): void {
     return;
   }
   if (volume.dirtyBytes < server.relieveAtBytes) return;
-  // It looks at every changed inode: where no data is left, not again before there is something to gain.
+  // Where nothing is left to write, not again before there is something to gain.
   if (!relieveSlice(server)) server.relieveAtBytes = volume.dirtyBytes + dirtyBytesMax / RELIEF_STEPS;
   if (volume.dirtyBytes < 2 * dirtyBytesMax) return;
   turns.want("dirty");
