@@ -2,9 +2,7 @@
  * Calls of the host that Node does not have, by way of an FFI: with them the server thread goes on while the disk reads
  * (fuse/kernel/put-off.ts), or has it read what will be wanted. A host that lacks one of them reads when it must.
  */
-import { closeSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
-import { release } from "node:os";
-import { join } from "node:path";
+import { closeSync, openSync, readSync } from "node:fs";
 import { alignedMemory } from "../core/aligned-memory.ts";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { NOWHERE, SCATTERED_BLOCKS_MAX } from "../device/block-device.ts";
@@ -19,27 +17,23 @@ export interface HostCalls {
 
 interface Native {
   readonly preadv2: (descriptor: number, parts: Uint32Array, partCount: number, at: number, flags: number) => number;
-  readonly pwritev2: (descriptor: number, parts: Uint32Array, partCount: number, at: number, flags: number) => number;
   readonly ppoll: (descriptors: Int32Array, count: number, timeout: Uint32Array, signals: null) => number;
   readonly fadvise: (descriptor: number, at: number, lengthBytes: number, advice: number) => number;
   readonly address: (memory: ArrayBufferLike) => bigint;
 }
 
 const RWF_NOWAIT = 8;
-const RWF_DONTCACHE = 0x80;
 const IOVEC_WORDS = 4;
 const POLLIN = 1;
 const POSIX_FADV_WILLNEED = 3;
 const POSIX_FADV_DONTNEED = 4;
-const BALLOONS = "/sys/bus/virtio/drivers/virtio_balloon";
-const BALLOON_REPORTING = 5; // VIRTIO_BALLOON_F_REPORTING
 const TWO_32 = 0x1_0000_0000;
 
 /** Undefined: no FFI, or no such calls in its C library. */
 export async function hostCalls(path: string): Promise<HostCalls | undefined> {
   const native = await loadNative();
   if (native === undefined) return undefined;
-  const { preadv2, pwritev2, ppoll, fadvise, address } = native;
+  const { preadv2, ppoll, fadvise, address } = native;
   const parts = new Uint32Array(IOVEC_WORDS * SCATTERED_BLOCKS_MAX); // struct iovec: an address, and how many bytes
   const gap = alignedMemory(BLOCK_BYTES);
   const nowhere = { gap, at: Number(address(gap)) }; // together, for the memory must live as long as its address is used
@@ -47,12 +41,6 @@ export async function hostCalls(path: string): Promise<HostCalls | undefined> {
   const timeout = new Uint32Array(4); // struct timespec: seconds, and nanoseconds
   let memory: ArrayBufferLike | undefined; // used last: nearly all reads go into one buffer, that of replies
   let start = 0;
-
-  function setPart(part: number, at: number, lengthBytes: number): void {
-    parts[IOVEC_WORDS * part] = at % TWO_32;
-    parts[IOVEC_WORDS * part + 1] = Math.floor(at / TWO_32);
-    parts[IOVEC_WORDS * part + 2] = lengthBytes;
-  }
 
   const pageCache: PageCache = {
     readScattered(descriptor, position, places, count, into, offset, { waits }) {
@@ -66,7 +54,9 @@ export async function hostCalls(path: string): Promise<HostCalls | undefined> {
         const at = place === NOWHERE ? nowhere.at : start + into.byteOffset + offset + place * BLOCK_BYTES;
         let blocks = 1;
         if (place !== NOWHERE) while (next + blocks < count && places[next + blocks] === place + blocks) blocks += 1;
-        setPart(partCount, at, blocks * BLOCK_BYTES);
+        parts[IOVEC_WORDS * partCount] = at % TWO_32;
+        parts[IOVEC_WORDS * partCount + 1] = Math.floor(at / TWO_32);
+        parts[IOVEC_WORDS * partCount + 2] = blocks * BLOCK_BYTES;
         next += blocks;
       }
       return preadv2(descriptor, parts, partCount, position, waits ? 0 : RWF_NOWAIT);
@@ -74,12 +64,6 @@ export async function hostCalls(path: string): Promise<HostCalls | undefined> {
     readAhead: (descriptor, lengthBytes, position) =>
       void fadvise(descriptor, position, lengthBytes, POSIX_FADV_WILLNEED),
     drop: (descriptor, lengthBytes, position) => void fadvise(descriptor, position, lengthBytes, POSIX_FADV_DONTNEED),
-    writeAndDrop: givesMemoryBack()
-      ? (descriptor, position, from, offset, lengthBytes) => {
-          setPart(0, Number(address(from.buffer)) + from.byteOffset + offset, lengthBytes);
-          return pwritev2(descriptor, parts, 1, position, RWF_DONTCACHE);
-        }
-      : undefined,
   };
   return {
     pageCache: canReadResident(path, pageCache) ? pageCache : undefined,
@@ -97,28 +81,11 @@ async function loadNative(): Promise<Native | undefined> {
     if (koffi.sizeof("size_t") !== 8) return undefined;
     const library = koffi.load(null);
     const preadv2: unknown = library.func("preadv2", "intptr_t", ["int", "void *", "int", "int64_t", "int"]);
-    const pwritev2: unknown = library.func("pwritev2", "intptr_t", ["int", "void *", "int", "int64_t", "int"]);
     const ppoll: unknown = library.func("ppoll", "int", ["void *", "unsigned long", "void *", "void *"]);
     const fadvise: unknown = library.func("posix_fadvise", "int", ["int", "int64_t", "int64_t", "int"]);
-    return { preadv2, pwritev2, ppoll, fadvise, address: koffi.address } as Native;
+    return { preadv2, ppoll, fadvise, address: koffi.address } as Native;
   } catch {
     return undefined;
-  }
-}
-
-/**
- * Whether this is a virtual machine that gives free memory back to its host (virtio-balloon, free page reporting), with a kernel that
- * can write without keeping what was written, and has left the mistakes of its first two versions behind.
- */
-function givesMemoryBack(): boolean {
-  const [major = 0, minor = 0] = release().split(".").map(Number);
-  if (major < 6 || (major === 6 && minor < 16)) return false;
-  try {
-    return readdirSync(BALLOONS)
-      .filter((name) => /^virtio\d+$/.test(name))
-      .some((name) => readFileSync(join(BALLOONS, name, "features"), "latin1")[BALLOON_REPORTING] === "1");
-  } catch {
-    return false;
   }
 }
 

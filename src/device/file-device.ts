@@ -21,7 +21,7 @@ import {
 import { BLOCK_BYTES } from "../core/block.ts";
 import { type ErrnoName, FsError, UserError } from "../core/errors.ts";
 import { type BlockDevice, type HowRead, WAITING } from "./block-device.ts";
-import { dropBehind, LONG_BLOCKS_MIN } from "./drop-behind.ts";
+import { dropBehind } from "./drop-behind.ts";
 
 /** Buffers that one writev takes at most (IOV_MAX of Linux). */
 const GATHER_MAX = 1024;
@@ -54,13 +54,6 @@ export interface PageCache {
   readonly readAhead: (descriptor: number, lengthBytes: number, position: number) => void;
   /** It need not be kept. */
   readonly drop: (descriptor: number, lengthBytes: number, position: number) => void;
-  /**
-   * Writes, has the disk begin with it, and keeps it no longer than that takes. Returns how many bytes; what is missing is to be written
-   * as any other. Undefined: it cannot be done, or memory is not that dear.
-   */
-  readonly writeAndDrop:
-    | ((descriptor: number, position: number, from: Uint8Array, offset: number, lengthBytes: number) => number)
-    | undefined;
 }
 
 /** Which file it is, whatever its name. */
@@ -240,7 +233,7 @@ function fileDevice(path: string, descriptor: number): FileDevice {
 function throughPageCache(
   device: FileDevice,
   pageCache: PageCache,
-): Required<Pick<BlockDevice, "readScattered" | "readAhead" | "write">> {
+): Required<Pick<BlockDevice, "readScattered" | "readAhead">> {
   const { descriptor } = device;
   const wasRead = dropBehind((vbn, count) => pageCache.drop(descriptor, count * BLOCK_BYTES, vbn * BLOCK_BYTES));
   return {
@@ -260,12 +253,6 @@ function throughPageCache(
       }
       wasRead(vbn, count);
       return true;
-    },
-    write(vbn, count, from, offset): void {
-      const bytes = count * BLOCK_BYTES;
-      const isLong = count >= LONG_BLOCKS_MIN;
-      if (isLong && pageCache.writeAndDrop?.(descriptor, vbn * BLOCK_BYTES, from, offset, bytes) === bytes) return;
-      device.write(vbn, count, from, offset);
     },
     readAhead: (vbn, count) => pageCache.readAhead(descriptor, count * BLOCK_BYTES, vbn * BLOCK_BYTES),
   };

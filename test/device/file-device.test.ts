@@ -1,12 +1,11 @@
 // What may hold a volume: files and block devices, and nothing that waits when it is opened or is somebody else's.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync, writeSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { UserError } from "../../src/core/errors.ts";
-import { hostCalls } from "../../src/daemon/host-calls.ts";
 import { createFileDevice, openFileDevice, resizeFileDevice } from "../../src/device/file-device.ts";
 import { lockVolume } from "../../src/device/volume-lock.ts";
 import { mountImpossible } from "../support/mounts.ts";
@@ -112,44 +111,4 @@ test("a block device that the kernel has mounted is not locked", (t) => {
   const device = openFileDevice(loop, { writable: true });
   lockVolume(device);
   device.close();
-});
-
-test("long runs are written so that the host need not keep them, where it can, and are whole where it does a part or nothing", async (t) => {
-  const path = join(temporaryDirectory(t), "v");
-  const [longBlocks, shortBlocks] = [64, 63];
-  createFileDevice(path, 2 * longBlocks).close();
-  const calls = await hostCalls(path);
-  assert(calls?.pageCache !== undefined);
-  const { pageCache } = calls;
-  const from = new Uint8Array(longBlocks * 4096);
-  const asked: number[] = [];
-  const fakes = [
-    pageCache.writeAndDrop,
-    () => -1,
-    (descriptor: number, position: number, bytes: Uint8Array, offset: number) =>
-      writeSync(descriptor, bytes, offset, 4096, position),
-  ];
-  fakes.forEach((writeAndDrop, i) => {
-    const device = openFileDevice(path, {
-      writable: true,
-      pageCache: {
-        ...pageCache,
-        writeAndDrop: (...call) => {
-          asked.push(call[4]);
-          return writeAndDrop?.(...call) ?? -1;
-        },
-      },
-    });
-    from.fill(i + 1);
-    device.write(longBlocks, longBlocks, from, 0);
-    device.write(0, shortBlocks, from, 0);
-    device.close();
-    const found = readFileSync(path);
-    assert(found.subarray(longBlocks * 4096).every((byte) => byte === i + 1));
-    assert(found.subarray(0, shortBlocks * 4096).every((byte) => byte === i + 1));
-  });
-  assert.deepEqual(
-    asked,
-    fakes.map(() => longBlocks * 4096),
-  );
 });
