@@ -92,6 +92,7 @@ os.pwrite(buffered, b"buffered", 4090); same(os.preadv(fd, [page], 0), 65536); s
 page[:] = b"e" * 65536; os.pwritev(fd, [page], 4096); same(os.pread(buffered, 4, 4096), b"eeee")
 same(os.fstat(fd).st_size, 69632); same(os.preadv(fd, [page], 65536), 4096); same(os.preadv(fd, [page], 1 << 20), 0)
 with mmap.mmap(buffered, 69632) as m: page[:] = b"g" * 65536; os.pwritev(fd, [page], 0); same(m[0:4], b"gggg"); m[8:12] = b"mmap"; os.preadv(fd, [page], 0); same(page[8:12], b"mmap")
+os.ftruncate(buffered, 0); os.pwrite(buffered, b"end", 1 << 20); same(os.preadv(fd, [page], 0), 65536); same(page[:], bytes(65536))  # a hole before what the kernel has yet to write back
 `,
     ),
 

@@ -9,7 +9,6 @@
  * - Anything else is a bug: who asked gets EIO, and the server ends with it, for its state cannot be trusted.
  * So every request that is given to it is answered, once, or is held for its consistency point.
  */
-import { constants } from "node:fs";
 import { CorruptionError, errnoOf, FsError } from "../../core/errors.ts";
 import type { ControlRequest } from "../../format/control-message.ts";
 import { isAccessList } from "../../fs/access-list.ts";
@@ -75,7 +74,6 @@ const O_EXCL = 0o200;
 const O_TRUNC = 0o1000;
 const O_APPEND = 0o2000;
 const O_NOATIME = 0o1000000;
-const { O_DIRECT } = constants; // not the same everywhere
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 
@@ -435,14 +433,11 @@ function createUnnamed(connection: Connection, fs: FileSystem, view: DataView): 
   return entryAndHandle(connection, made, flags);
 }
 
-/**
- * How a file is kept, which is noted if it is written to: with the kernel's cache, or without it where room is short. What is
- * opened with O_DIRECT has none by its own wish; told so it gets none when that flag is taken off the handle either (fcntl).
- */
+/** How a file is kept, which is noted if it is written to: with the kernel's cache, or without it where room is short. */
 function keptWith(connection: Connection, { handle }: Opened, node: NodeId, flags: number): Kept {
   const { writebackCache, directWithMmap, room, writers } = connection;
   if (!writebackCache || (flags & O_ACCMODE) === O_RDONLY) return "pages";
-  const isCached = !(directWithMmap && (room?.isShort === true || (flags & O_DIRECT) !== 0));
+  const isCached = !(directWithMmap && room?.isShort === true);
   writers.add(handle, node, { isCached });
   return isCached ? "pages" : "nothing";
 }
