@@ -67,7 +67,7 @@ export interface MapPage {
   readonly expected: Uint32Array | undefined;
 }
 
-/** Compares a page of a map with what it should be; one finding a page, for the first word that differs. */
+/** Compares a page of a map with what it should be; one finding a page. */
 export function checkMapPage(store: BlockStore, report: Report, { kind, map, index, expected }: MapPage): void {
   if (map === undefined) return;
   store.beginOperation();
@@ -85,16 +85,21 @@ export function checkMapPage(store: BlockStore, report: Report, { kind, map, ind
     );
     return;
   }
+  let first: number | undefined;
+  let tooMany = 0;
+  let missing = 0;
   for (let w = 0; w < REGION_WORDS; w++) {
     const is = found?.[w] ?? 0;
     const right = expected?.[w] ?? 0;
     if (is === right) continue;
-    const first = index * REGION_BLOCKS + w * 32 + lowest(is ^ right);
-    const { map: name, member, idle, busy } = nouns[kind];
-    const counts = `${bitCount(is & ~right)} ${member}s that ${idle}, and not ${bitCount(right & ~is)} that ${busy}`;
-    report.add(kind, `the ${name} has ${counts}, from ${member} ${first} on`, { ino: map.ino });
-    return;
+    first ??= index * REGION_BLOCKS + w * 32 + lowest(is ^ right);
+    tooMany += bitCount(is & ~right);
+    missing += bitCount(right & ~is);
   }
+  if (first === undefined) return;
+  const { map: name, member, idle, busy } = nouns[kind];
+  const counts = `${tooMany} ${member}s that ${idle}, and not ${missing} that ${busy}`;
+  report.add(kind, `the ${name} has ${counts}, from ${member} ${first} on`, { ino: map.ino });
 }
 
 const nouns = {
