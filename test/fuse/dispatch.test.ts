@@ -8,7 +8,7 @@ import type { FileSystem, Handle, NodeId } from "../../src/fs/file-system.ts";
 import { NO_ENTRY, NOT_RESIDENT, ROOT_NODE, XATTR_CLEAR_SETGID } from "../../src/fs/file-system.ts";
 import * as abi from "../../src/fuse/kernel/abi.ts";
 import { opcode, replyHeader, requestHeader } from "../../src/fuse/kernel/abi.ts";
-import { type Connection, makeConnection } from "../../src/fuse/kernel/connection.ts";
+import { type Connection, type ConnectionOptions, makeConnection } from "../../src/fuse/kernel/connection.ts";
 import { dispatch } from "../../src/fuse/kernel/dispatch.ts";
 import type { Room } from "../../src/fuse/kernel/room.ts";
 import { memoryFileSystem } from "../support/memory-file-system.ts";
@@ -31,12 +31,12 @@ interface Asked {
 
 function makeServer(
   overrides: Partial<FileSystem> = {},
-  { writeBack = true, nodePrefix, room }: { writeBack?: boolean; nodePrefix?: string; room?: Room } = {},
+  { writeBack = true, canSend = false, nodePrefix, room }: Partial<Omit<ConnectionOptions, "fileSystem">> = {},
 ): { connection: Connection; log: string[] } {
   const log: string[] = [];
   const fileSystem = { ...memoryFileSystem({ clock: manualClock() }), ...overrides };
   return {
-    connection: makeConnection({ fileSystem, writeBack, nodePrefix, room, log: (line) => log.push(line) }),
+    connection: makeConnection({ fileSystem, writeBack, canSend, nodePrefix, room, log: (line) => log.push(line) }),
     log,
   };
 }
@@ -472,6 +472,42 @@ test("while room is shut a writer with a cache is refused before it writes, by w
   assert.equal(connection.wantsRoom, true);
   connection.errandResult = 0; // asked again
   assert.equal(getAttributes(cached, abi.GETATTR_HANDLE), errnoOf("ENOSPC"));
+});
+
+test("a read without a cache beside a handle with one has its pages written back before it ends at the end of the file", () => {
+  const room: Room = {
+    isShort: false,
+    isShut: false,
+    isOwed: false,
+    admits: () => false,
+    took: () => {},
+    defer: () => {},
+  };
+  const { connection } = makeServer({}, { room, canSend: true });
+  init(connection);
+  connection.directWithMmap = true;
+  const asked = record(abi.createRequest, { flags: 0o102, mode: 0o644, umask: 0, openFlags: 0 }, "f\0");
+  const { view } = ask(connection, opcode.CREATE, asked) as Answer;
+  const { node } = abi.entryReply.decode(view, 0);
+  const cached = abi.openReply.decode(view, abi.entryReply.size).handle;
+  Object.assign(room, { isShort: true });
+  const opened = ask(connection, opcode.OPEN, record(abi.openRequest, { flags: 2, openFlags: 0 }), { node }) as Answer;
+  const direct = abi.openReply.decode(opened.view, 0).handle;
+  const rest = { sizeBytes: 4096, readFlags: 0, lockOwner: 0, flags: 0, padding: 0 };
+  const read = (handle: Handle): number | undefined =>
+    ask(connection, opcode.READ, record(abi.readRequest, { handle, offset: 4096, ...rest }), { node })?.body.length;
+  assert.equal(read(cached), 0, "the kernel itself knows what its cache has");
+  assert.equal(read(direct), undefined);
+  assert.deepEqual(connection.errand, { kind: "write-back", node, offset: 4096 });
+  connection.errandResult = 0; // asked again
+  assert.equal(read(direct), 0);
+  connection.errandResult = undefined;
+  ask(
+    connection,
+    opcode.RELEASE,
+    record(abi.releaseRequest, { handle: cached, flags: 0, releaseFlags: 0, lockOwner: 0 }),
+  );
+  assert.equal(read(direct), 0, "nobody else has pages");
 });
 
 function full(): never {

@@ -144,6 +144,8 @@ export interface Writers {
   add(handle: Handle, node: NodeId, how: { readonly isCached: boolean }): void;
   remove(handle: Handle): void;
   has(node: NodeId): boolean;
+  /** Whether a handle of the node goes into the kernel's cache, and this one does not. */
+  isBesideCached(handle: Handle, node: NodeId): boolean;
   /** Does what is written through this handle go into the kernel's cache? */
   isCached(handle: Handle): boolean;
   nodes(): readonly NodeId[];
@@ -269,6 +271,11 @@ export function makeWriters(): Writers {
       else counts.set(node, count);
     },
     has: (node) => counts.has(node),
+    isBesideCached(handle, node): boolean {
+      if (cached.has(handle) || (counts.get(node) ?? 0) < 2 || !nodes.has(handle)) return false;
+      for (const other of cached) if (nodes.get(other) === node) return true;
+      return false;
+    },
     isCached: (handle) => cached.has(handle),
     nodes: () => [...counts.keys()],
     get cachedCount(): number {

@@ -16,6 +16,7 @@ import {
   type Changed,
   type Entry,
   type FileSystem,
+  type Handle,
   type Name,
   NO_ENTRY,
   NOT_RESIDENT,
@@ -458,10 +459,22 @@ function read(connection: Connection, fs: FileSystem, view: DataView): number {
   if (offset > Number.MAX_SAFE_INTEGER) return 0; // beyond the end of any file
   const length = Math.min(get.sizeBytes(view, ARGUMENTS), PAYLOAD_BYTES_MAX);
   const how = connection.mayPutOff && connection.requestBytes === READ_BYTES ? RESIDENT_ONLY : WAITING;
-  const count = fs.read(get.handle(view, ARGUMENTS), offset, length, connection.reply, BODY, how);
-  if (count !== NOT_RESIDENT) return count;
+  const handle = get.handle(view, ARGUMENTS);
+  const count = fs.read(handle, offset, length, connection.reply, BODY, how);
+  if (count !== NOT_RESIDENT) return count < length && endsTooEarly(connection, handle, offset) ? NO_REPLY : count;
   connection.isPutOff = true;
   return NO_REPLY;
+}
+
+/**
+ * What another handle has made longer may be in the kernel's cache still. A read without that cache would end where the file does
+ * by what we know: the kernel is to write it back first.
+ */
+function endsTooEarly(connection: Connection, handle: Handle, offset: number): boolean {
+  const { node, writers, errandResult, canSend } = connection;
+  if (!canSend || errandResult !== undefined || !writers.isBesideCached(handle, node)) return false;
+  connection.errand = { kind: "write-back", node, offset };
+  return true;
 }
 
 function write(connection: Connection, fs: FileSystem, view: DataView): number {
