@@ -30,8 +30,8 @@ export interface FrontDoor {
    */
   syncPages(): Promise<void>;
   /**
-   * The same, deleted files too, while requests wait for it: it takes no lock of a file or directory, as opening one would, which they may hold. The
-   * pages are dropped from the kernel's cache.
+   * The same, deleted files too, while requests wait for it: it takes no lock of a file or directory, as opening one would, which
+   * they may hold. The pages are dropped from the kernel's cache.
    */
   drainPages(): Promise<void>;
   /** Nothing of this process uses the mount while something is done. */

@@ -443,9 +443,14 @@ test("attributes travel unharmed, with times on both sides of 1970", () => {
   );
 });
 
+/** One that refuses whoever it is asked for. */
+function roomThatIs(state: Pick<Room, "isShort" | "isShut" | "isOwed">): Room {
+  return { ...state, admits: () => false, took: () => {}, defer: () => {} };
+}
+
 test("while room is shut a writer with a cache is refused before it writes, by way of its handle, and nobody else", () => {
   const is = { isShort: false, isShut: false, isOwed: false };
-  const room: Room = { ...is, admits: () => false, took: () => {}, defer: () => {} };
+  const room = roomThatIs(is);
   const now = (state: Partial<typeof is>): void => void Object.assign(room, is, state);
   const { connection } = makeServer({}, { room });
   init(connection);
@@ -475,14 +480,7 @@ test("while room is shut a writer with a cache is refused before it writes, by w
 });
 
 test("a read without a cache beside a handle with one has its pages written back before it ends at the end of the file", () => {
-  const room: Room = {
-    isShort: false,
-    isShut: false,
-    isOwed: false,
-    admits: () => false,
-    took: () => {},
-    defer: () => {},
-  };
+  const room = roomThatIs({ isShort: false, isShut: false, isOwed: false });
   const { connection } = makeServer({}, { room, canSend: true });
   init(connection);
   connection.directWithMmap = true;
@@ -523,14 +521,7 @@ function writeOf(writeFlags: number): Uint8Array {
 }
 
 test("while space is owed who finds none waits, but not the pages it is owed to, nor what those wait for", () => {
-  const room: Room = {
-    isShort: true,
-    isShut: true,
-    isOwed: true,
-    admits: () => false,
-    took: () => {},
-    defer: () => {},
-  };
+  const room = roomThatIs({ isShort: true, isShut: true, isOwed: true });
   const { connection } = makeServer({ write: full, makeDirectory: full, setAttributes: full, open: full }, { room });
   init(connection);
   const told = (code: number, payload: Uint8Array): number | undefined => ask(connection, code, payload)?.error;
