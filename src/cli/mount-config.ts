@@ -1,7 +1,6 @@
 /** From what was asked for to what the daemon is told, for the command mount and for the helper of mount(8). */
 import { realpathSync } from "node:fs";
 import { resolve } from "node:path";
-import { UserError } from "../core/errors.ts";
 import { type MountConfig, type MountMode, memoryShares } from "../daemon/config.ts";
 import type { AccessTimes } from "../fs/context.ts";
 import type { Transport } from "../fuse/transports.ts";
@@ -12,30 +11,20 @@ import type { Output } from "./output.ts";
 export interface MountRequest {
   readonly volume: string;
   readonly dir: string;
-  readonly readOnly: boolean;
-  readonly snapshot: string | undefined;
   readonly transport: Transport;
-  readonly log: string | undefined;
-  readonly foreground: boolean;
   readonly settings: MountSettings;
+  /** File for what the daemon has to say. */
+  readonly daemonLog: string | undefined;
+  readonly foreground: boolean;
 }
 
 /** What the daemon is to be told. UserError "usage". */
-export function configOf({
-  volume,
-  dir,
-  readOnly,
-  snapshot,
-  transport,
-  log,
-  foreground,
-  settings,
-}: MountRequest): MountConfig {
+export function configOf({ volume, dir, transport, settings, daemonLog, foreground }: MountRequest): MountConfig {
   return {
     volume: real(volume),
     source: volume,
     mountPoint: real(dir),
-    mode: modeOf(readOnly || settings.readOnly, snapshot ?? settings.snapshot),
+    mode: modeOf(settings),
     transport,
     durability: settings.durability,
     changeLog: settings.changeLog,
@@ -45,7 +34,7 @@ export function configOf({
     accessTimes: settings.accessTimes,
     snapshotDirectories: settings.snapshotDirectories,
     kernelOptions: [...settings.kernelOptions, ...shownAccessTimes(settings.accessTimes, transport)],
-    logFile: log === undefined ? (foreground ? "stderr" : undefined) : resolve(log),
+    logFile: daemonLog === undefined ? (foreground ? "stderr" : undefined) : resolve(daemonLog),
   };
 }
 
@@ -60,8 +49,7 @@ export async function usableTransport(output: Output): Promise<Transport> {
   return "fuse-native";
 }
 
-function modeOf(readOnly: boolean, snapshot: string | undefined): MountMode {
-  if (snapshot === "") throw new UserError("usage", "--snapshot needs a name");
+function modeOf({ readOnly, snapshot }: MountSettings): MountMode {
   if (snapshot !== undefined) return { kind: "snapshot", name: snapshot };
   return readOnly ? { kind: "follow" } : { kind: "write" };
 }

@@ -53,9 +53,8 @@ async function mountAsAsked({ operands, flags, options }: HelperLine): Promise<v
     return;
   }
   const transport = settings.transport ?? (await usableTransport(makeOutput({ json: false })));
-  const unset = { readOnly: false, snapshot: undefined, log: undefined, foreground: false };
   const { startInBackground } = await import("../daemon/background.ts");
-  await startInBackground(configOf({ volume, dir, transport, settings, ...unset }));
+  await startInBackground(configOf({ volume, dir, transport, settings, daemonLog: undefined, foreground: false }));
 }
 
 async function unmountAsAsked({ operands, flags }: HelperLine): Promise<void> {

@@ -35,7 +35,7 @@ const GLOBAL = new Map<string, Declared>([
   ["debug", { type: "boolean", default: false }],
 ]);
 
-/** The options by their names in the program; undefined: the line is not plain. `args` are those after the command. */
+/** The options by their names; undefined: the line is not plain. `args` are those after the command. */
 export function plainLine(args: readonly string[], command: PlainCommand): Record<string, unknown> | undefined {
   const options = new Map(GLOBAL);
   const letters = new Map<string, string>();
@@ -103,9 +103,12 @@ function isPlain(word: string): boolean {
   return word !== "" && !/^[-"']/.test(word);
 }
 
-/** "read-only" -> readOnly, as yargs has it. */
+/** By both names, "read-only" and readOnly, as yargs has them. */
 function named(given: ReadonlyMap<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(
-    [...given].map(([name, value]) => [name.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase()), value]),
+    [...given].flatMap(([name, value]) => [
+      [name, value],
+      [name.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase()), value],
+    ]),
   );
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { parseMountOptions } from "../../src/cli/mount-options.ts";
+import { logFileOf, parseMountOptions } from "../../src/cli/mount-options.ts";
 import { formatBytes, parseInterval, parseSize } from "../../src/cli/options.ts";
 import { UserError } from "../../src/core/errors.ts";
 
@@ -67,6 +67,44 @@ test("mount options are ours or the kernel's, and unknown ones are refused by na
       (error) => isUsage(error) && String(error).includes(option),
       option,
     );
+  }
+});
+
+test("options with a value have names of their own, which count more than -o", () => {
+  const given = { log: "/fast/a,b", durability: "op", "cp-interval": "1m", memory: "64M", sleep: "deep" };
+  const more = { snapshot: "monday", snapdir: "none", transport: "fuse-native" };
+  const settings = parseMountOptions(["log=discard,memory=32M,noatime"], { given: { ...given, ...more } });
+  assert.deepEqual(settings, {
+    readOnly: false,
+    snapshot: "monday",
+    durability: "op",
+    changeLog: { kind: "file", path: "/fast/a,b" },
+    processorSleep: "deep",
+    cpIntervalMs: 60_000,
+    memoryBytesMax: 64 << 20,
+    accessTimes: "noatime",
+    snapshotDirectories: "none",
+    transport: "fuse-native",
+    kernelOptions: [],
+  });
+  for (const wrong of [{ log: "" }, { snapshot: "" }, { durability: "never" }, { memory: "many" }]) {
+    assert.throws(() => parseMountOptions([], { given: wrong }), isUsage, JSON.stringify(wrong));
+  }
+});
+
+test("a command that only looks takes the file of the log, by either name, and no other option", () => {
+  const log = "/fast/a,b";
+  assert.equal(logFileOf({ log, options: undefined }), log);
+  assert.equal(logFileOf({ log: undefined, options: `log=${log}` }), log);
+  assert.equal(logFileOf({ log: undefined, options: undefined }), undefined);
+  for (const wrong of [
+    { log: "discard" },
+    { log: "" },
+    { options: "ro" },
+    { options: "log=discard" },
+    { options: "" },
+  ]) {
+    assert.throws(() => logFileOf({ log: undefined, options: undefined, ...wrong }), isUsage, JSON.stringify(wrong));
   }
 });
 

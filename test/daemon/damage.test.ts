@@ -36,7 +36,7 @@ test("a bad block in use: EIO for its page alone, a line in the log, counts in t
   writeSync(descriptor, "X", at + 100);
   closeSync(descriptor);
 
-  await mountVolume(t, volume, dir, ["--log", log]);
+  await mountVolume(t, volume, dir, ["--daemon-log", log]);
   const plain = await run("cat", [`${dir}/d/file`]);
   assert.notEqual(plain.code, 0);
   assert.match(plain.stderr, /Input\/output error/);

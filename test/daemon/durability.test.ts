@@ -137,7 +137,7 @@ test("a log in a file of its own: used, asked for after a crash, not needed afte
 }, async (t) => {
   const { volume, dir } = await volumeFor(t);
   const log = join(dir, "../log");
-  const options = ["-o", `cp-interval=1h,log=${log}`];
+  const options = ["--cp-interval", "1h", "--log", log];
   await mountVolume(t, volume, dir, options);
   await shell(`${OPENS_LOG} && echo kept > file && sync file .`, { cwd: dir });
   process.kill((await statusOf(volume)).pid, "SIGKILL");
@@ -145,9 +145,7 @@ test("a log in a file of its own: used, asked for after a crash, not needed afte
   const refused = await tidemark(["mount", volume, dir]);
   assert.equal(refused.code, 13);
   assert.match(refused.stderr, /-o log=FILE/);
-  const looked = [[], ["-o", `log=${log}`], ["-o", `log=${volume}`]].map((more) =>
-    tidemark(["check", volume, ...more]),
-  );
+  const looked = [[], ["--log", log], ["-o", `log=${volume}`]].map((more) => tidemark(["check", volume, ...more]));
   const [unlooked, clean, noLog] = await Promise.all(looked);
   assert.equal(unlooked?.code, 0);
   assert.match(unlooked.stdout, /note: the change log was not looked at.*-o log=FILE/);
@@ -155,12 +153,12 @@ test("a log in a file of its own: used, asked for after a crash, not needed afte
   assert.match(clean.stdout, /note: the change log has [0-9]+ changes since/);
   assert.equal(noLog?.code, 3);
   assert.match(noLog.stdout, /change-log: block 0 .* does not verify/);
-  const scrubbed = await tidemark(["scrub", volume, "-o", `log=${volume}`]);
+  const scrubbed = await tidemark(["scrub", volume, "--log", volume]);
   assert.equal(scrubbed.code, 3);
   assert.match(scrubbed.stdout, /change-log: block 0 .* does not verify/);
   assert.equal((await tidemark(["check", volume, "-o", "noatime"])).code, 2);
   assert.match((await tidemark(["check", volume, "-o", `log=${log}.not`])).stderr, /there is no file .*log\.not/);
-  await mountVolume(t, volume, dir, options);
+  await mountVolume(t, volume, dir, ["-o", `log=${log}`]);
   assert.equal(await shell("cat file", { cwd: dir }), "kept\n");
   await unmountVolume(dir);
   await mountVolume(t, volume, dir);

@@ -46,7 +46,7 @@ interface Bench {
 async function prepare(t: TestContext, folder: string, volume: string): Promise<Bench> {
   const [dir, log] = [join(folder, "mnt"), join(folder, "log")];
   mkdirSync(dir);
-  await mountVolume(t, volume, dir, ["--log", log]);
+  await mountVolume(t, volume, dir, ["--daemon-log", log]);
   await shell(`head -c 5000000 /dev/urandom > ${dir}/kept`);
   await tidemarkOk(["sync", volume]);
   return { volume, dir, log, sum: await runOk("sha256sum", [`${dir}/kept`]) };

@@ -43,7 +43,7 @@ async function mounted(
   if (host !== undefined) await shell(`mkdir ${folder}/host; mount -t tmpfs -o size=${host} host ${folder}/host`);
   const volume = join(folder, host === undefined ? "v.tm" : "host/v.tm");
   await tidemarkOk(["format", volume, "--size", size]);
-  await mountVolume(t, volume, dir, ["--log", log]);
+  await mountVolume(t, volume, dir, ["--daemon-log", log]);
   return { volume, dir, log, folder };
 }
 

@@ -248,7 +248,7 @@ test("in the foreground it logs, and SIGTERM unmounts cleanly", { skip }, async 
 
 test("a log that cannot be written is refused before anything is mounted", { skip }, async (t) => {
   const { volume, dir, folder } = await volumeFor(t);
-  const { code, stderr } = await tidemark(["mount", volume, dir, "--log", join(folder, "none", "log")]);
+  const { code, stderr } = await tidemark(["mount", volume, dir, "--daemon-log", join(folder, "none", "log")]);
   assert.match(stderr, /cannot write the log .*none\/log: ENOENT/);
   assert.equal(code, 1);
   assert.deepEqual(await statuses(volume), []);

@@ -2,7 +2,7 @@ import { command } from "../command.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { findingText } from "../findings.ts";
 import { interruption } from "../interrupt.ts";
-import { logOption, parseLogOption } from "../mount-options.ts";
+import { declareLog, logFileOf } from "../mount-options.ts";
 import { makeOutput } from "../output.ts";
 import { progressLine } from "../progress.ts";
 
@@ -15,16 +15,15 @@ export const checkCommand = command({
   examples: [
     ["$0 check /srv/data.tm", "everything, file data too"],
     ["$0 check /srv/data.tm --metadata-only", "much faster: all but the contents of files"],
-    ["$0 check /srv/data.tm -o log=/fast/data.log", "after a crash, with the change log, which is apart"],
+    ["$0 check /srv/data.tm --log /fast/data.log", "after a crash, with the change log, which is apart"],
   ],
   exits: ["findings", "no-volume", "corrupt", "mismatch", "interrupted"],
   options: (yargs) =>
-    yargs
+    declareLog(yargs)
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })
-      .option("metadata-only", { type: "boolean", default: false, describe: "Do not read the contents of files" })
-      .option("options", logOption),
-  async run({ volume, metadataOnly, options, json }) {
-    const logFile = parseLogOption(options);
+      .option("metadata-only", { type: "boolean", default: false, describe: "Do not read the contents of files" }),
+  async run({ volume, metadataOnly, log, options, json }) {
+    const logFile = logFileOf({ log, options });
     const { checkPath } = await import("../../daemon/check-path.ts");
     const output = makeOutput({ json });
     const progress = progressLine({ json, what: "check" });

@@ -2,7 +2,7 @@ import { command } from "../command.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { findingText } from "../findings.ts";
 import { interruption } from "../interrupt.ts";
-import { logOption, parseLogOption } from "../mount-options.ts";
+import { declareLog, logFileOf } from "../mount-options.ts";
 import { formatBytes, parseSize } from "../options.ts";
 import { makeOutput } from "../output.ts";
 import { progressLine } from "../progress.ts";
@@ -19,12 +19,11 @@ export const scrubCommand = command({
   ],
   exits: ["findings", "no-volume", "corrupt", "mismatch", "interrupted"],
   options: (yargs) =>
-    yargs
+    declareLog(yargs)
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })
-      .option("rate", { type: "string", default: "100M", requiresArg: true, describe: "Bytes a second, at most" })
-      .option("options", logOption),
-  async run({ volume, rate, options, json }) {
-    const logFile = parseLogOption(options);
+      .option("rate", { type: "string", default: "100M", requiresArg: true, describe: "Bytes a second, at most" }),
+  async run({ volume, rate, log, options, json }) {
+    const logFile = logFileOf({ log, options });
     const bytesPerSecond = parseSize(rate);
     const { scrubPath } = await import("../../daemon/scrub-path.ts");
     const output = makeOutput({ json });
