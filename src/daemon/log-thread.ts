@@ -5,11 +5,11 @@
  * Blocks that a frame refers to are flushed before it is written. If anything fails, what waits is answered with EIO, and
  * nothing is written any more: a frame behind one that is missing would not be found.
  */
-import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { parentPort, workerData } from "node:worker_threads";
 import { type FileDevice, type FileIdentity, openFileDevice } from "../device/file-device.ts";
 import { errorReply, sendReply } from "../fuse/kernel/loop.ts";
-import { writeFrames } from "../volume/change-log/frames.ts";
-import { type FromLog, type ToLog, WORD_DONE, WORD_POSTED } from "./log-line.ts";
+import { type LogFrame, writeFrames } from "../volume/change-log/frames.ts";
+import { logLineEnd } from "./log-line.ts";
 
 export interface LogStart {
   readonly blockFile: string;
@@ -17,34 +17,29 @@ export interface LogStart {
   readonly identity: FileIdentity;
   /** The file that has the log: the block file, or one of its own. */
   readonly logFile: string;
-  /** From the server thread. */
-  readonly line: MessagePort;
-  /** From the main thread: the end. */
-  readonly last: MessagePort;
-  readonly words: SharedArrayBuffer;
+  /** The line from the server thread: see log-line.ts. */
+  readonly line: SharedArrayBuffer;
 }
+
+/** To the main thread. */
+export type FromLog =
+  | { readonly kind: "durable"; readonly seq: number }
+  | { readonly kind: "failed"; readonly message: string };
 
 run(workerData as LogStart);
 
-function run({ blockFile, identity, logFile, line, last, words: shared }: LogStart): void {
-  const words = new Int32Array(shared);
+function run({ blockFile, identity, logFile, line: shared }: LogStart): void {
+  const line = logLineEnd(shared);
   let files: Files | undefined; // opened for the first frame: before, the log file may not be there
   let failure: string | undefined;
   let durableSeq = 0; // of the frames of this opening
-  for (;;) {
-    const seen = Atomics.load(words, WORD_POSTED);
-    const isLast = receiveMessageOnPort(last) !== undefined; // looked at first: what was given before is done
-    const messages = takeAll(line);
-    if (messages.length === 0) {
-      if (isLast) break;
-      Atomics.wait(words, WORD_POSTED, seen);
-      continue;
-    }
+  for (let posted = line.take(); posted.length > 0; posted = line.take()) {
+    const frames: LogFrame[] = [];
+    for (const { frame } of posted) if (frame !== undefined) frames.push(frame);
     try {
       if (failure === undefined) {
         files ??= openFiles(blockFile, identity, logFile);
         const { whole, log } = files;
-        const frames = messages.flatMap((message) => (message.kind === "frame" ? [message.frame] : []));
         if (frames.some(({ needsFlush }) => needsFlush)) whole.flush();
         durableSeq = writeFrames(frames, durableSeq, (vbn, buffers) => log.writeGather(vbn, buffers));
       }
@@ -52,25 +47,19 @@ function run({ blockFile, identity, logFile, line, last, words: shared }: LogSta
       failure = `cannot write the change log in ${logFile}: ${(error as Error).message}`;
       tell({ kind: "failed", message: failure });
     }
-    for (const message of messages) {
-      if (message.kind === "reply") {
-        answer(message.descriptor, failure === undefined ? message.reply : errorReply(message.reply));
-      } else if (message.kind === "tell" && failure === undefined) {
-        tell({ kind: "durable", seq: message.seq });
-      }
+    for (const { answer } of posted) {
+      if (answer?.kind === "reply") {
+        send(answer.descriptor, failure === undefined ? answer.reply : errorReply(answer.reply));
+      } else if (answer !== undefined && failure === undefined) tell({ kind: "durable", seq: answer.seq });
     }
-    if (isLast) break;
-    Atomics.add(words, WORD_DONE, messages.length);
-    Atomics.notify(words, WORD_DONE);
+    line.done();
   }
   files?.log.close();
   files?.whole.close();
-  line.close();
-  last.close();
 }
 
 /** A reply that cannot be sent must not keep the others from being sent. */
-function answer(descriptor: number, reply: Uint8Array): void {
+function send(descriptor: number, reply: Uint8Array): void {
   try {
     sendReply(descriptor, reply);
   } catch (error) {
@@ -80,15 +69,6 @@ function answer(descriptor: number, reply: Uint8Array): void {
 
 function tell(message: FromLog): void {
   parentPort?.postMessage(message, []);
-}
-
-function takeAll(port: MessagePort): readonly ToLog[] {
-  const messages: ToLog[] = [];
-  for (;;) {
-    const message = receiveMessageOnPort(port)?.message as ToLog | undefined;
-    if (message === undefined) return messages;
-    messages.push(message);
-  }
 }
 
 /** The block file, to flush it, and the file of the log, whose writes are durable when they return. */

@@ -6,23 +6,23 @@ import { type ChangeSeq, changeSeq } from "../core/numbers.ts";
 import type { DurableAt } from "../fs/file-system.ts";
 import type { LogFrame } from "../volume/change-log/frames.ts";
 import type { Volume } from "../volume/volume.ts";
+import type { LogAnswer } from "./log-line.ts";
 import { plainError } from "./plain-error.ts";
 import { wantEased } from "./server-slices.ts";
 import type { Server } from "./server-state.ts";
 
 /** The reply waits at the log thread, behind a frame; or at the main thread, for a consistency point, which is asked for. */
 export function hold(server: Server, seq: ChangeSeq, descriptor: number, reply: Uint8Array): void {
-  if (writeLog(server)) {
-    server.line?.answer({ kind: "reply", descriptor, reply });
+  if (postToLog(server, { kind: "reply", descriptor, reply })) {
     makeRoomInLog(server);
     return;
   }
-  server.send({ kind: "held", durableAt: seq, reply });
+  server.send({ kind: "held", durableAt: seq, reply: new Uint8Array(reply) });
   wantDurable(server, seq);
 }
 
-/** True: all changes so far are in frames, and these on their way. False: they need a consistency point. */
-export function writeLog({ volume, fileSystem, turns, line }: Server): boolean {
+/** True: all changes so far are in frames, and these on their way, with the answer behind them. False: they need a consistency point. */
+export function postToLog({ volume, fileSystem, turns, line }: Server, answer: LogAnswer | undefined): boolean {
   if (line === undefined || !volume.log.isOpen || turns.state.phase === "failed") return false;
   let frame: LogFrame | undefined;
   try {
@@ -32,18 +32,14 @@ export function writeLog({ volume, fileSystem, turns, line }: Server): boolean {
     return false;
   }
   if (!volume.log.isOpen) return false;
-  if (frame !== undefined) line.write(frame);
+  if (frame !== undefined || answer !== undefined) line.post(frame, answer);
   return true;
 }
 
 /** The same for a reply that waits at the main thread already. */
 export function makeDurable(server: Server, seq: ChangeSeq): void {
-  if (!writeLog(server)) {
-    wantDurable(server, seq);
-    return;
-  }
-  server.line?.answer({ kind: "tell", seq });
-  makeRoomInLog(server);
+  if (postToLog(server, { kind: "tell", seq })) makeRoomInLog(server);
+  else wantDurable(server, seq);
 }
 
 function makeRoomInLog(server: Server): void {

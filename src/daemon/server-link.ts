@@ -45,7 +45,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
   const start: ServerStart = { ...options, wake, port: far };
   const worker = new Worker(new URL("./server-thread.js", import.meta.url), {
     workerData: start,
-    transferList: options.log === undefined ? [far] : [far, options.log.port],
+    transferList: [far],
     resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB_MAX },
   });
   const pending = new Map<number, Pending>();

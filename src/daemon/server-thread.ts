@@ -39,7 +39,7 @@ import { beats } from "./light-sleep.ts";
 import { openLogFile } from "./log-file.ts";
 import { logLine } from "./log-line.ts";
 import { errnoFor, plainError } from "./plain-error.ts";
-import { hold, lastChange, makeDurable, writeLog } from "./server-durable.ts";
+import { hold, lastChange, makeDurable, postToLog } from "./server-durable.ts";
 import { afterEasing, afterReclaiming, endWaiting, goOn, offerToGoOn, slicesOf, wantEased } from "./server-slices.ts";
 import { balance, fullNotes, makeSpace, openRoom, settle } from "./server-space.ts";
 import type { Server } from "./server-state.ts";
@@ -94,7 +94,7 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
   const turns = cpTurns(volume, {
     send: (cp) => send({ kind: "frozen", cp }),
     // What is in frames need not be dropped when it is frozen: the log stays open.
-    beforeFreeze: () => void (volume.log.usedBlocks > 0 && writeLog(server)),
+    beforeFreeze: () => void (volume.log.usedBlocks > 0 && postToLog(server, undefined)),
     onFailure: (message) => {
       gated.shut(message);
       send({ kind: "failed", message });
@@ -102,7 +102,7 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     },
   });
   const inbox = openInbox(port, wake);
-  const line = log === undefined ? undefined : logLine(log.port, log.words);
+  const line = log === undefined ? undefined : logLine(log);
   const server: Server = {
     volume,
     fileSystem,

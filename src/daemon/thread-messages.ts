@@ -31,7 +31,7 @@ export interface ServerStart {
   readonly durability: Durability;
   readonly changeLog: ChangeLogPlace;
   /** The line to the log thread: see log-line.ts. */
-  readonly log: { readonly port: MessagePort; readonly words: SharedArrayBuffer } | undefined;
+  readonly log: SharedArrayBuffer | undefined;
   /** Where requests are counted, for who keeps processors awake; undefined: nobody does. */
   readonly pulse: SharedArrayBuffer | undefined;
   /** Two words: see fuse/kernel/loop.ts. */

@@ -79,7 +79,7 @@ export interface ChangeRecorder extends Changes {
 /** Descriptions that wait for a frame. Beyond, a consistency point is the better way. */
 const PENDING_BYTES_MAX = 1 << 20;
 const TOUCHED_RANGES_MAX = 1 << 15;
-/** Blocks in memory of one file, and of all, that go into a frame as they are; those of a file that has more get their places. */
+/** Blocks in memory of one file, and of all, that go into a frame as they are; where there are more, the file's get their places. */
 const FILE_INLINE_BLOCKS_MAX = 64;
 const INLINE_BLOCKS_MAX = 256;
 const NO_BYTES = new Uint8Array(0);
@@ -389,11 +389,17 @@ function collect(volume: Volume, inodes: InodeFile, touched: readonly TouchedRan
     from = end;
     const inode = inodes.get(ino);
     if (inode === undefined || inode.linkCount === 0 || !isRegular(inode.mode)) continue;
-    const dirtyCount = inode.tree.dirtyData?.size ?? 0;
-    if (dirtyCount > Math.min(FILE_INLINE_BLOCKS_MAX, inlineLeft)) {
-      volume.relieve({ only: inode });
-    } else inlineLeft -= dirtyCount;
+    const inlineCount = Math.min(inode.tree.dirtyData?.size ?? 0, blocksIn(ranges));
+    if (inlineCount > Math.min(FILE_INLINE_BLOCKS_MAX, inlineLeft)) volume.relieve({ only: inode });
+    else inlineLeft -= inlineCount;
     fileExtents(inodes.store, inode, ranges, extents);
   }
   return extents;
+}
+
+/** At most: what was touched twice counts twice. */
+function blocksIn(ranges: readonly TouchedRange[]): number {
+  let count = 0;
+  for (const { first, last } of ranges) count += last - first + 1;
+  return count;
 }

@@ -3,6 +3,7 @@ import { readFileSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { openCommitter } from "../../src/daemon/commit.ts";
 import { logLine } from "../../src/daemon/log-line.ts";
 import { startLog } from "../../src/daemon/log-link.ts";
@@ -20,19 +21,53 @@ test("a log that cannot be written is told once, and everything can be closed", 
     { blockFile: nowhere, identity: { dev: 0, ino: 0 }, logFile: nowhere },
     { onDurable: (seq) => told.push(seq), onFailure: (message) => failures.push(message) },
   );
-  const line = logLine(link.line.port, link.line.words);
+  const line = logLine(link.line);
   const frame: LogFrame = { vbn: 1, bytes: new Uint8Array(4096), lastSeq: 1, needsFlush: false };
-  line.write(frame);
-  line.answer({ kind: "tell", seq: 1 });
+  line.post(frame, { kind: "tell", seq: 1 });
   while (failures.length === 0) await delay(5);
-  line.write({ ...frame, bytes: new Uint8Array(4096) });
-  line.answer({ kind: "tell", seq: 1 });
+  line.post(frame, { kind: "tell", seq: 1 });
   await link.close();
   // Nobody takes what is posted now: more than fits must not wait for that.
-  for (let i = 0; i < 3000; i++) line.answer({ kind: "tell", seq: 1 });
+  for (let i = 0; i < 3000; i++) line.post(undefined, { kind: "tell", seq: 1 });
   assert.deepEqual(told, [], "nothing was durable");
   assert.equal(failures.length, 1);
   assert.match(failures[0] ?? "", /cannot write the change log/);
+});
+
+test("more than there is room for waits for the disk, and all of it is written before its answer", {
+  timeout: PATIENCE_MS,
+}, async (t) => {
+  const path = join(temporaryDirectory(t), "volume");
+  createFileDevice(path, 20_000).close();
+  const told: number[] = [];
+  const link = startLog(
+    { blockFile: path, identity: statSync(path), logFile: path },
+    {
+      onDurable: (seq) => told.push(seq),
+      onFailure: (message) => {
+        throw new Error(message);
+      },
+    },
+  );
+  const line = logLine(link.line);
+  const [frames, blocks] = [3000, 6]; // 70 MiB
+  for (let i = 0; i < frames; i++) {
+    const bytes = new Uint8Array(blocks * BLOCK_BYTES).fill(i % 251);
+    line.post({ vbn: i * blocks, bytes, lastSeq: i + 1, needsFlush: false }, { kind: "tell", seq: i + 1 });
+  }
+  await link.close();
+  assert.deepEqual(
+    told,
+    Array.from({ length: frames }, (_, i) => i + 1),
+  );
+  const written = readFileSync(path);
+  for (let i = 0; i < frames; i++) {
+    const frame = written.subarray(i * blocks * BLOCK_BYTES, (i + 1) * blocks * BLOCK_BYTES);
+    assert(
+      frame.subarray(64).every((byte) => byte === i % 251),
+      `frame ${i}`,
+    );
+  }
 });
 
 test("a file that has taken the place of the locked one is written to by nobody", {
@@ -51,12 +86,7 @@ test("a file that has taken the place of the locked one is written to by nobody"
     { blockFile: path, identity, logFile: path },
     { onDurable: () => {}, onFailure: (message) => failures.push(message) },
   );
-  logLine(link.line.port, link.line.words).write({
-    vbn: 1,
-    bytes: new Uint8Array(4096).fill(7),
-    lastSeq: 1,
-    needsFlush: false,
-  });
+  logLine(link.line).post({ vbn: 1, bytes: new Uint8Array(4096).fill(7), lastSeq: 1, needsFlush: false }, undefined);
   while (failures.length === 0) await delay(5);
   await link.close();
   assert.match(failures.join(), refusal);

@@ -675,3 +675,29 @@ function isSame(a: MemoryDevice, b: MemoryDevice): boolean {
   }
   return true;
 }
+
+test("an append is one frame and no flush, however much of its file is in memory only; too much at once gets its places", () => {
+  const bench = openBench();
+  putFile(bench.fs, "/log");
+  bench.volume.takeCp("sync");
+  const appended: number[] = [];
+  for (let block = 0; block < 200; block++) {
+    writeAt(bench.fs, "/log", block * BLOCK_BYTES, new Uint8Array(BLOCK_BYTES).fill(block + 1));
+    const frame = sync(bench);
+    assert(frame !== undefined);
+    assert.equal(frame.needsFlush, false, `append ${block}`);
+    appended.push(frame.bytes.length);
+  }
+  assert.equal(Math.max(...appended), 2 * BLOCK_BYTES);
+  const { fs } = recovered(bench);
+  assert.deepEqual(
+    Array.from({ length: 200 }, (_, block) => block + 1),
+    Array.from(readAll(fs, "/log")).filter((_, at) => at % BLOCK_BYTES === 0),
+  );
+
+  writeAt(bench.fs, "/log", 200 * BLOCK_BYTES, new Uint8Array(100 * BLOCK_BYTES).fill(7));
+  const frame = sync(bench);
+  assert(frame !== undefined);
+  assert.equal(frame.needsFlush, true, "these are referred to");
+  assert.equal(frame.bytes.length, BLOCK_BYTES);
+});

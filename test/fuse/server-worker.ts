@@ -107,7 +107,7 @@ if (parentPort !== null) {
         send: (errand: Errand, request: Uint8Array) => post({ kind: "errand", errand, request }),
       }),
       afterRequest: () => Atomics.add(shared, counter.requests, 1),
-      hold: (cp, reply) => post({ kind: "held", cp, reply }),
+      hold: (cp, reply) => post({ kind: "held", cp, reply: new Uint8Array(reply) }),
       log: (text) => post({ kind: "log", text }),
     });
     shared[counter.nodes] = fs.nodeCount();

@@ -7,7 +7,7 @@
  * It waits for the disk as late as it can: a READ whose blocks are not in memory is put off (put-off.ts). And it lets those go
  * ahead whom an application waits for: a WRITE of the kernel's cache is kept meanwhile (kept-writes.ts).
  *
- * A reply that must wait until changes are durable is copied and handed to `hold`; whoever has seen to that sends it
+ * A reply that must wait until changes are durable is handed to `hold`, which copies it; whoever has seen to that sends it
  * with `sendReply`, from any thread, while the loop goes on. The loop allocates nothing for a request that is
  * answered at once.
  */
@@ -49,8 +49,8 @@ export interface ServeOptions {
   readonly onWake: (again: Again) => "continue" | "stop";
   /** Called after each request, its reply sent; it may block the loop to hold applications back. */
   readonly afterRequest?: () => void;
-  /** Takes a finished reply, a copy, that is to be sent once all changes up to `seq` are durable. */
-  readonly hold: (seq: ChangeSeq, reply: Uint8Array<ArrayBuffer>) => void;
+  /** Takes a finished reply, whose bytes are its own until it returns, that is to be sent once all changes up to `seq` are durable. */
+  readonly hold: (seq: ChangeSeq, reply: Uint8Array) => void;
   /** What replies wait for that need not by themselves: the last change, if each must be durable before its reply. */
   readonly holdAll?: (() => DurableAt) | undefined;
   /**
@@ -186,7 +186,7 @@ function answer(connection: Connection, replyBytes: number, { descriptor, hold, 
   const { reply } = connection;
   const durableAt = connection.durableAt === 0 && holdAll !== undefined ? holdAll() : connection.durableAt;
   if (durableAt === 0) send(descriptor, reply, replyBytes);
-  else hold(changeSeq(durableAt), new Uint8Array(reply.subarray(0, replyBytes)));
+  else hold(changeSeq(durableAt), reply.subarray(0, replyBytes));
 }
 
 /** Who asked may be gone (ENOENT), or the mount, as the next read tells. */

@@ -33,7 +33,7 @@ import { type Fsinfo, NO_FRAMES } from "../../format/fsinfo.ts";
 export interface LogFrame {
   readonly vbn: number;
   /** Whole blocks, yet to be sealed. */
-  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly bytes: Uint8Array;
   /** All changes up to this number are durable when it is. */
   readonly lastSeq: number;
   /** It refers to blocks: the device must be flushed before. */
