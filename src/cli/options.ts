@@ -1,4 +1,4 @@
-/** The values of options: sizes and intervals. One parser each, for every command. */
+/** The values of options: sizes and intervals. One parser each, for every command; and how people are told of them. */
 import { UserError } from "../core/errors.ts";
 
 const sizeUnits: Readonly<Record<string, number>> = {
@@ -38,6 +38,15 @@ export function parseInterval(text: string): number {
     );
   }
   return ms;
+}
+
+/** 90_000 -> "1 min". */
+export function formatAge(ms: number): string {
+  const seconds = Math.max(0, Math.floor(ms / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86_400)} d`;
 }
 
 /** 1536 -> "1.5 KiB". */

@@ -17,7 +17,9 @@ export interface DaemonStatus {
   readonly state: "serving" | "failed" | "ending";
   /** Why it has failed. */
   readonly failure: string | undefined;
+  /** What went wrong last, and when: it may be over. */
   readonly lastError: string | undefined;
+  readonly lastErrorAt: string | undefined;
   readonly cpIntervalMs: number;
   /** Consistency points that this daemon committed, and how long the last took to become durable. */
   readonly cpsCommitted: number;
@@ -32,7 +34,7 @@ export interface DaemonStatus {
   readonly details: VolumeSummary | undefined;
 }
 
-/** What reads of this mount have found wrong. Each error counts; each place is listed once, the first ones of them. */
+/** What reads of this mount have found wrong: how many places, and the first of them. */
 export interface DamageSummary extends DamageCounts {
   readonly places: readonly Damage[];
 }

@@ -83,7 +83,7 @@ interface State {
   readonly log: DaemonLog;
   phase: "serving" | "failed" | "ending";
   failure: string | undefined;
-  lastError: string | undefined;
+  lastError: { readonly message: string; readonly at: string } | undefined;
   cpsCommitted: number;
   cpLastMs: number | undefined;
   cpLastCause: CpCause | undefined;
@@ -412,7 +412,8 @@ async function status(state: State, link: ServerLink, waiting: WaitingRoom): Pro
     transport: config.transport,
     state: state.phase,
     failure: state.failure,
-    lastError: state.lastError,
+    lastError: state.lastError?.message,
+    lastErrorAt: state.lastError?.at,
     cpIntervalMs: config.cpIntervalMs,
     cpsCommitted: state.cpsCommitted,
     cpLastMs: state.cpLastMs,
@@ -437,7 +438,7 @@ async function detailsInTime(link: ServerLink): Promise<VolumeSummary | undefine
 }
 
 function report(state: State, message: string): void {
-  state.lastError = message;
+  state.lastError = { message, at: new Date().toISOString() };
   state.log(message);
 }
 

@@ -2,8 +2,8 @@
  * What has been found wrong with the volume while it is in use. Whoever asked gets EIO; here the administrator gets to know
  * the place: path, inode and block. Nothing is looked for, and nothing repaired: that is what a check and a scrub are for.
  *
- * The same place is met again and again (the kernel asks once for a run of pages and then for each), so that only the first
- * time is told, and the rest is counted. All of it is bounded.
+ * The same place is met again and again (the kernel reads ahead, asks once for a run of pages and then for each), so that each is
+ * told, and counted, once. All of it is bounded: behind the last place that is remembered, each error counts.
  */
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { ROOT_INO } from "../format/constants.ts";
@@ -33,14 +33,14 @@ export interface Damage {
   readonly vbn: number | undefined;
 }
 
-/** How often each kind was met. */
+/** How many places of each kind were met. */
 export type DamageCounts = Readonly<Record<DamageKind, number>>;
 
 export interface DamageWatch {
   readonly volume: Volume;
   readonly states: States;
   readonly handles: Handles;
-  /** Called for each error. `first`: it has not been met before. */
+  /** Called when a count changes. `first`: the place that was met; undefined: there are too many. */
   readonly onDamage: (counts: DamageCounts, first: Damage | undefined) => void;
 }
 
@@ -93,9 +93,10 @@ function damageNotes({ volume, states, handles, onDamage }: DamageWatch) {
     const kind = kindOf(error);
     if (kind === undefined) return;
     const { message, vbn } = error as CorruptionError | FsError;
-    counts[kind] += 1;
     const key = vbn === undefined ? message : `${kind} ${vbn}`;
-    if (known.has(key) || known.size >= PLACES_MAX) {
+    if (known.has(key)) return;
+    counts[kind] += 1;
+    if (known.size >= PLACES_MAX) {
       onDamage({ ...counts }, undefined);
       return;
     }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { logFileOf, parseMountOptions } from "../../src/cli/mount-options.ts";
-import { formatBytes, parseInterval, parseSize } from "../../src/cli/options.ts";
+import { formatAge, formatBytes, parseInterval, parseSize } from "../../src/cli/options.ts";
 import { UserError } from "../../src/core/errors.ts";
 
 const isUsage = (error: unknown): boolean =>
@@ -49,6 +49,11 @@ test("sizes are shown in the unit that reads best", () => {
   assert.equal(formatBytes(1023), "1023 B");
   assert.equal(formatBytes(1536), "1.5 KiB");
   assert.equal(formatBytes(3 * 1024 ** 4), "3.0 TiB");
+});
+
+test("ages are shown in whole units", () => {
+  const cases = { "0 s": -5, "59 s": 59_999, "1 min": 60_000, "59 min": 3_599_000, "1 h": 3_600_000, "2 d": 2e8 };
+  for (const [text, ms] of Object.entries(cases)) assert.equal(formatAge(ms), text);
 });
 
 test("mount options are ours or the kernel's, and unknown ones are refused by name", () => {

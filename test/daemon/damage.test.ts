@@ -12,6 +12,8 @@ const MARK = "block seven hundred of this file";
 
 interface Mount {
   readonly state: string;
+  readonly lastError: string;
+  readonly lastErrorAt: string;
   readonly damage: {
     readonly checksum: number;
     readonly places: readonly { readonly path?: string; readonly vbn?: number; readonly ino?: number }[];
@@ -53,14 +55,18 @@ test("a bad block in use: EIO for its page alone, a line in the log, counts in t
   const status = JSON.parse(await tidemarkOk(["status", volume, "--json"])) as { mounts: readonly Mount[] };
   const mount = status.mounts[0] ?? assert.fail("not mounted");
   assert.equal(mount.state, "serving");
-  assert(mount.damage.checksum >= 2, `${mount.damage.checksum} errors`);
+  assert.equal(mount.damage.checksum, 1);
   assert.equal(mount.damage.places.length, 1);
   assert.equal(mount.damage.places[0]?.path, "/d/file");
   assert.equal(mount.damage.places[0]?.vbn, vbn);
+  assert.match(mount.lastError, /^damage: read of /);
+  assert.equal(new Date(mount.lastErrorAt).toISOString(), mount.lastErrorAt);
+  const shown = await tidemarkOk(["status", volume]);
   assert.match(
-    await tidemarkOk(["status", volume]),
-    new RegExp(`damage met +\\d+ times.*\\n +read of /d/file: block ${vbn} `),
+    shown,
+    new RegExp(`damage met +places: 1 with a wrong checksum, 0 that.*\\n +read of /d/file: block ${vbn} `),
   );
+  assert.match(shown, new RegExp(`last error +\\d+ s ago, at ${mount.lastErrorAt}: damage: read of /d/file: `));
   const lines = readFileSync(log, "utf8")
     .split("\n")
     .filter((line) => line.includes("damage"));

@@ -3,7 +3,7 @@ import { type DaemonStatus, type DamageSummary, damageText } from "../../daemon/
 import type { SpaceHolders } from "../../daemon/space-holders.ts";
 import type { VolumeSummary } from "../../daemon/volume-verbs.ts";
 import { command } from "../command.ts";
-import { formatBytes } from "../options.ts";
+import { formatAge, formatBytes } from "../options.ts";
 import { type FieldValue, fields, makeOutput, table } from "../output.ts";
 
 const BLOCK_BYTES = 4096;
@@ -87,12 +87,17 @@ function mountText(mount: DaemonStatus): string {
     ["mounted on", mount.mountPoint],
     ["mode", mount.snapshot === undefined ? mount.mode : `snapshot ${mount.snapshot}`],
     ["state", mount.failure === undefined ? mount.state : `read-only until it is mounted again: ${mount.failure}`],
-    ["last error", mount.lastError],
+    ["last error", lastErrorText(mount)],
     ["damage met", damageSummary(mount.damage)],
     ["daemon", `${mount.pid}, since ${mount.startedAt}`],
     ["consistency points", mount.mode === "write" ? `${mount.cpsCommitted}${lastMs}` : undefined],
     ["because of", mount.cpsCommitted === 0 ? undefined : causesText(mount)],
   ]);
+}
+
+function lastErrorText({ lastError, lastErrorAt }: DaemonStatus): string | undefined {
+  if (lastError === undefined || lastErrorAt === undefined) return undefined;
+  return `${formatAge(Date.now() - Date.parse(lastErrorAt))} ago, at ${lastErrorAt}: ${lastError}`;
 }
 
 function causesText({ cpCauses }: DaemonStatus): string {
@@ -112,7 +117,7 @@ const PLACES_SHOWN = 5;
 
 function damageSummary({ checksum, unreadable, structure, places }: DamageSummary): FieldValue {
   if (checksum + unreadable + structure === 0) return undefined;
-  const counts = `${checksum} times a wrong checksum, ${unreadable} unreadable, ${structure} impossible contents`;
+  const counts = `places: ${checksum} with a wrong checksum, ${unreadable} that cannot be read, ${structure} with impossible contents`;
   const shown = places.slice(0, PLACES_SHOWN).map((place) => damageText(place));
   const more = places.length > PLACES_SHOWN ? [`and ${places.length - PLACES_SHOWN} places more`] : [];
   return [counts, ...shown, ...more];
