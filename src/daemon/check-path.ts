@@ -41,7 +41,7 @@ export async function checkMounted(
   client: ControlClient,
   options: CheckPathOptions,
 ): Promise<CheckReport> {
-  return withHeldSnapshot(client, HELD_PREFIX, () => checkInThread(path, { only: "snapshots" }, options));
+  return withHeldSnapshot(client, HELD_PREFIX, (activeAs) => checkInThread(path, { activeAs }, options));
 }
 
 async function checkUnmounted(path: string, options: CheckPathOptions): Promise<CheckReport> {
@@ -66,10 +66,10 @@ function lockUnlessServed(lock: () => void): void {
 /** Checks beside the event loop. */
 export async function checkInThread(
   path: string,
-  { only = "everything" }: Pick<CheckOptions, "only">,
+  { activeAs }: Pick<CheckOptions, "activeAs">,
   { readData = true, bytesPerSecond, logFile, onProgress, signal }: CheckPathOptions,
 ): Promise<CheckReport> {
-  const start: CheckStart = { path, bytesPerSecond, logFile, options: { readData, only } };
+  const start: CheckStart = { path, bytesPerSecond, logFile, options: { readData, activeAs } };
   const worker = new Worker(new URL("./check-thread.js", import.meta.url), { workerData: start });
   try {
     return await new Promise<CheckReport>((resolve, reject) => {

@@ -17,7 +17,7 @@
  *
  * - It looks at the last committed consistency point. On a volume that is mounted for writing, blocks of that state are
  *   given to others two consistency points later: `moved` says that it may have happened, and findings may come from it.
- *   `only: "snapshots"` checks nothing that can move: take a snapshot, check, delete it.
+ *   `activeAs` checks nothing that can move: take a snapshot, check, delete it.
  * - The change log is looked at when nobody writes it. One in a file of its own is, when that is given.
  * - One bad fsinfo copy is what a power cut may leave, and the next consistency point writes it: a note, no finding.
  */
@@ -47,8 +47,11 @@ export interface CheckProgress {
 export interface CheckOptions {
   /** Read file data too, not only metadata. Default: true. */
   readonly readData?: boolean;
-  /** Leave out the active filesystem. Default: "everything". */
-  readonly only?: "everything" | "snapshots";
+  /**
+   * Name of the snapshot to look at in place of the active filesystem, which moves, and is left out with the change log.
+   * Default: everything is checked.
+   */
+  readonly activeAs?: string | undefined;
   /** The file that has the change log, if it is apart. Default: it is not looked at. */
   readonly logFile?: BlockDevice | undefined;
   /** Findings listed at most; the rest is counted. Default: 1000. */
@@ -81,12 +84,12 @@ const TABLE_TRIES_MAX = 16;
  * "mismatch" when the log file is that of another volume, or of another time.
  */
 export function checkVolume(device: BlockDevice, options: CheckOptions = {}): CheckReport {
-  const { readData = true, only = "everything", logFile, findingsMax = FINDINGS_MAX, onProgress } = options;
+  const { readData = true, activeAs, logFile, findingsMax = FINDINGS_MAX, onProgress } = options;
   const report = openReport(findingsMax);
   const notes: string[] = [];
   const { fsinfo, records } = readTable(device, report);
   checkFsinfo(device, fsinfo, report, notes);
-  if (only === "everything") checkLog({ device, logFile, fsinfo }, report, notes);
+  if (activeAs === undefined) checkLog({ device, logFile, fsinfo }, report, notes);
   else if (logFile !== undefined) notes.push("the change log was not looked at: it is being written");
   checkRecords(fsinfo, records, report);
 
@@ -113,8 +116,8 @@ export function checkVolume(device: BlockDevice, options: CheckOptions = {}): Ch
     generationNext: fsinfo.generationNext,
     readData,
   });
-  for (const record of records) checker.check(record);
-  if (only === "everything") {
+  for (const record of records) checker.check(record.name === activeAs ? { ...record, name: ACTIVE_NAME } : record);
+  if (activeAs === undefined) {
     checker.check({
       name: ACTIVE_NAME,
       root: fsinfo.inodeFile,
@@ -130,7 +133,7 @@ export function checkVolume(device: BlockDevice, options: CheckOptions = {}): Ch
     leftOut: report.leftOut,
     notes,
     cpCount: fsinfo.cpCount,
-    statesChecked: records.length + (only === "everything" ? 1 : 0),
+    statesChecked: records.length + (activeAs === undefined ? 1 : 0),
     blocksRead: walk.blocksRead,
     moved: readFsinfo(device).cpCount !== fsinfo.cpCount,
   };

@@ -23,9 +23,15 @@ import { temporaryDirectory } from "../support/temp.ts";
 const skip = skipWithoutMounts();
 const BLOCK_BYTES = 4096;
 const MARK = "a block that will rot";
+const LATER = "another one that will rot";
 
 interface Summary {
-  readonly findings: readonly { readonly kind: string; readonly path?: string; readonly vbn?: number }[];
+  readonly findings: readonly {
+    readonly kind: string;
+    readonly state?: string;
+    readonly path?: string;
+    readonly vbn?: number;
+  }[];
   readonly repaired: readonly { readonly what: string; readonly vbn: number }[];
 }
 
@@ -77,6 +83,7 @@ test("a scrub of a mounted volume names what is bad, repairs what has a copy, an
   skip,
 }, async (t) => {
   const { volume, dir } = await sample(t);
+  await shell(`(printf '${LATER}'; head -c 90000 /dev/urandom) > ${dir}/d/later`);
   assert.deepEqual((await scrub(volume)).findings, []);
   const at = readFileSync(volume).indexOf(MARK);
   const [copy] = tableCopies(volume);
@@ -96,8 +103,17 @@ test("a scrub of a mounted volume names what is bad, repairs what has a copy, an
     ),
     JSON.stringify(found),
   );
-  assert.notEqual(found.findings.length, 0);
-  await shell(`rm ${dir}/d/file`);
+  assert.deepEqual(
+    found.findings.map(({ state }) => state),
+    ["one"],
+  );
+  flip(volume, readFileSync(volume).indexOf(LATER) + 50);
+  const later = await scrub(volume);
+  assert.deepEqual(
+    later.findings.map(({ state, path }) => `${state}: ${path}`),
+    ["one: /d/file", "active: /d/later"],
+  );
+  await shell(`rm ${dir}/d/file ${dir}/d/later`);
   await tidemarkOk(["snapshot", "delete", volume, "one"]);
   const again = await scrub(volume);
   assert.deepEqual([again.code, again.findings, again.repaired], [0, [], []]);

@@ -411,8 +411,7 @@ test("the check looks at a log apart, when it is told where it is, as at one in 
   const volume = openVolume({ device, clock, random: prng(2), writable: true, logDevice: { device: log, uuid } });
   const head = { blockCount: 65, uuid, volumeUuid: volume.committed.uuid };
   const putHead = (how: Partial<typeof head>): void => log.write(0, 1, encodeLogFileHead({ ...head, ...how }), 0);
-  const check = (logFile: BlockDevice, only: "everything" | "snapshots" = "everything"): CheckReport =>
-    checkVolume(device, { logFile, only });
+  const check = (logFile: BlockDevice, activeAs?: string): CheckReport => checkVolume(device, { logFile, activeAs });
   putHead({});
   assert.deepEqual(check(log).notes, ["the change log is not in the file that was named"]);
   const fs = forgetful(openFileSystem({ volume, clock }));
@@ -444,8 +443,8 @@ test("the check looks at a log apart, when it is told where it is, as at one in 
   assert.match(problem(unreadable(log, new Set([0]))), /block 0 .* does not verify/);
   assert.match(problem(memoryDevice(65)), /block 0 .* does not verify/);
   assert.match(problem({ ...log, blockCount: 60 }), /has been cut to 60 of its 65 blocks/);
-  assert.deepEqual(check(rotten, "snapshots").findings, [], "that of a mounted volume is being written");
-  assert.match(check(rotten, "snapshots").notes.join(), /it is being written/);
+  assert.deepEqual(check(rotten, "one").findings, [], "that of a mounted volume is being written");
+  assert.match(check(rotten, "one").notes.join(), /it is being written/);
   for (const other of [{ volumeUuid: new Uint8Array(16) }, { uuid: new Uint8Array(16) }]) {
     putHead(other);
     assert.throws(() => check(log), { name: "UserError", failure: "mismatch" });
@@ -461,7 +460,7 @@ test("the check of a volume that is mounted does not take frames that are being 
   }
   bench.device.corrupt(bench.volume.committed.logFirst * BLOCK_BYTES + 200); // not there yet, for who reads it first
   assert.equal(checkVolume(bench.device).findings.length, 1);
-  assert.deepEqual(checkVolume(bench.device, { only: "snapshots" }).findings, []);
+  assert.deepEqual(checkVolume(bench.device, { activeAs: "one" }).findings, []);
 });
 
 test("a log on a device of its own may be longer than the one that the volume has", () => {
