@@ -116,7 +116,9 @@ export function openFrameReader(
   /** Takes bytes from `at` on, up to the end of a frame header or body; returns how many. */
   function take(chunk: Uint8Array, at: number): number {
     if (header !== undefined && frameNumber === frameCount) {
-      throw new CorruptionError("the image stream goes on after its trailer");
+      throw new CorruptionError(
+        "the image stream goes on after its trailer: of several images each is a file, or comes by a pipe, of its own",
+      );
     }
     if (frame === undefined) {
       const some = fill(head, head.length, chunk, at);

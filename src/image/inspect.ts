@@ -3,7 +3,7 @@ import { BLOCK_BYTES } from "../core/block.ts";
 import { checksum } from "../core/checksum.ts";
 import { formatTime } from "../core/clock.ts";
 import { CorruptionError, UserError } from "../core/errors.ts";
-import { formatUuid } from "../core/uuid.ts";
+import { formatUuid, sameBytes } from "../core/uuid.ts";
 import {
   decodeFrameHeader,
   decodeImageHeader,
@@ -16,6 +16,7 @@ import {
   type ImageHeader,
   identityOf,
   imageTrailer,
+  type SnapshotIdentity,
 } from "../format/image-frame.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import { openPartReader, type PartReader } from "./targets/file.ts";
@@ -28,6 +29,12 @@ export interface SnapshotSummary {
   readonly rootChecksum: number;
 }
 
+/** The snapshot that an increment needs. */
+export interface BaseSummary extends Pick<SnapshotSummary, "uuid" | "cpCount" | "rootChecksum"> {
+  /** At the source, when that still had it. */
+  readonly name: string | null;
+}
+
 /** As it is shown by --json. */
 export interface ImageSummary {
   readonly formatVersion: number;
@@ -35,7 +42,7 @@ export interface ImageSummary {
   readonly volume: { readonly uuid: string; readonly label: string; readonly blockCount: number };
   /** Snapshots it carries; the last one becomes the active filesystem. */
   readonly tops: readonly SnapshotSummary[];
-  readonly base: Pick<SnapshotSummary, "uuid" | "cpCount" | "rootChecksum"> | null;
+  readonly base: BaseSummary | null;
   /** Snapshots that the source had when it was sent. */
   readonly held: readonly { readonly name: string; readonly uuid: string }[];
   readonly createdAt: string;
@@ -107,16 +114,12 @@ async function endsWithTrailer(reader: PartReader, header: ImageHeader, stream: 
 }
 
 export function summaryOf(header: ImageHeader, streamBytes: number): ImageSummary {
-  const { base } = header;
   return {
     formatVersion: IMAGE_VERSION,
-    kind: base === undefined ? "full" : "incremental",
+    kind: header.base === undefined ? "full" : "incremental",
     volume: { uuid: formatUuid(header.volumeUuid), label: header.label, blockCount: header.volumeBlocks },
     tops: header.tops.map(snapshotSummary),
-    base:
-      base === undefined
-        ? null
-        : { uuid: formatUuid(base.uuid), cpCount: base.cpCount, rootChecksum: base.rootChecksum },
+    base: header.base === undefined ? null : baseSummary(header.base, header.held),
     held: header.held.map(({ name, uuid }) => ({ name, uuid: formatUuid(uuid) })),
     createdAt: formatTime(header.createdAt),
     blocks: header.blockCount,
@@ -124,6 +127,16 @@ export function summaryOf(header: ImageHeader, streamBytes: number): ImageSummar
     frames: frameCountFor(header.blockCount),
     streamBytes,
   };
+}
+
+function baseSummary({ uuid, cpCount, rootChecksum }: SnapshotIdentity, held: ImageHeader["held"]): BaseSummary {
+  const name = held.find((snapshot) => sameBytes(snapshot.uuid, uuid))?.name ?? null;
+  return { name, uuid: formatUuid(uuid), cpCount, rootChecksum };
+}
+
+/** "monday (UUID, CP 12)". */
+export function baseText({ name, uuid, cpCount }: BaseSummary): string {
+  return name === null ? `${uuid}, CP ${cpCount}` : `${name} (${uuid}, CP ${cpCount})`;
 }
 
 function snapshotSummary(record: SnapshotRecord): SnapshotSummary {

@@ -2,7 +2,7 @@
 import { CorruptionError } from "../core/errors.ts";
 import { brokenLink, type ChainLink } from "./chain.ts";
 import { openFrameReader } from "./frames-in.ts";
-import { corrupt, type ImageSummary, summaryOf } from "./inspect.ts";
+import { type BaseSummary, corrupt, type ImageSummary, summaryOf } from "./inspect.ts";
 import type { Progress } from "./send.ts";
 import { readStreamFile } from "./targets/file.ts";
 
@@ -25,6 +25,8 @@ export interface VerifyImagesResult {
   readonly files: readonly VerifiedFile[];
   /** The first broken link of the chain; undefined: none. */
   readonly chainProblem: string | undefined;
+  /** What a volume must have before it can receive the first file; null: that is a full image, or cannot be read. */
+  readonly needs: BaseSummary | null;
   /** Files that are broken, and broken links: what makes the command exit with findings. */
   readonly findings: number;
 }
@@ -40,7 +42,8 @@ export async function verifyImages({ files, onProgress, signal }: VerifyImagesOp
   }
   const broken = verified.filter(({ problem }) => problem !== undefined).length;
   const chainProblem = broken === 0 ? brokenLink(links, "any") : undefined;
-  return { files: verified, chainProblem, findings: broken + (chainProblem === undefined ? 0 : 1) };
+  const needs = verified[0]?.summary?.base ?? null;
+  return { files: verified, chainProblem, needs, findings: broken + (chainProblem === undefined ? 0 : 1) };
 }
 
 /** The header of a file that is whole. Throws UserError "corrupt" that names the file and the frame. */

@@ -201,7 +201,14 @@ test("verify finds broken files and broken links without a volume", async (t) =>
     good.files.map(({ summary }) => summary?.kind),
     ["full", "incremental", "incremental"],
   );
-  assert.equal((await verifyImages({ files: [c] })).findings, 0);
+  assert.equal(good.needs, null);
+  const alone = await verifyImages({ files: [c] });
+  assert.equal(alone.findings, 0);
+  assert.equal(alone.needs?.name, "b");
+  const both = files.at("both");
+  writeFileSync(both, Buffer.concat([readFileSync(a), readFileSync(b)]));
+  const { files: joined } = await verifyImages({ files: [both] });
+  assert.match(joined[0]?.problem ?? "", /goes on after its trailer: of several images each is a file/);
   const gap = await verifyImages({ files: [a, c] });
   assert.equal(gap.findings, 1);
   assert.match(gap.chainProblem ?? "", /needs snapshot/);
@@ -241,6 +248,7 @@ test("inspect tells what a file is from its ends", async (t) => {
   assert.equal(found.hasTrailer, true);
   assert.equal(found.streamBytes, readFileSync(b).length);
   assert.equal(found.base?.cpCount, files.source.volume.findSnapshot("a")?.cpCount);
+  assert.equal(found.base?.name, "a");
   assert.doesNotThrow(() => JSON.stringify(found));
   truncateSync(b, found.streamBytes - 1);
   assert.equal((await inspectImage(b)).hasTrailer, false);

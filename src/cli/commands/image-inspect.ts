@@ -16,7 +16,7 @@ export const imageInspectCommand = command({
   options: (yargs) =>
     yargs.positional("file", { type: "string", demandOption: true, describe: "File that image send has written" }),
   async run({ file, json }) {
-    const { inspectImage } = await import("../../image/inspect.ts");
+    const { baseText, inspectImage } = await import("../../image/inspect.ts");
     const output = makeOutput({ json });
     const image = await inspectImage(file);
     output.result(image, () =>
@@ -27,7 +27,7 @@ export const imageInspectCommand = command({
         ["label", image.volume.label === "" ? undefined : image.volume.label],
         ["volume size", formatBytes(image.volume.blockCount * BLOCK_BYTES)],
         ...image.tops.map((top) => ["snapshot", `${top.name} of ${top.createdAt}, CP ${top.cpCount}`] as const),
-        ["base", image.base === null ? undefined : `${image.base.uuid}, CP ${image.base.cpCount}`],
+        ["base", image.base === null ? undefined : baseText(image.base)],
         ["ends", image.hasTrailer ? "with its trailer" : "without a trailer: it was cut off"],
       ]),
     );

@@ -9,7 +9,7 @@ const BLOCK_BYTES = 4096;
 export const imageVerifyCommand = command({
   command: "verify <files..>",
   usage: "image verify FILE...",
-  summary: "Verify image files block by block, and that each continues the one before.",
+  summary: "Verify image files block by block, that each continues the one before, and tell what the first needs.",
   examples: [
     ["$0 image verify full.img monday.img tuesday.img", "a chain, in the order of receiving"],
     ["$0 image verify full.img --json", "for a script"],
@@ -20,6 +20,7 @@ export const imageVerifyCommand = command({
     yargs.positional("files", { type: "string", array: true, demandOption: true, describe: "Stream files, in order" }),
   async run({ files, json }) {
     const { verifyImages } = await import("../../image/verify.ts");
+    const { baseText } = await import("../../image/inspect.ts");
     const output = makeOutput({ json });
     const progress = progressLine({ json, what: "verify" });
     const result = await verifyImages({
@@ -31,7 +32,9 @@ export const imageVerifyCommand = command({
     progress.end();
     output.result({ type: "summary", ...result }, () => {
       const lines = result.files.map(({ file, problem }) => `${file}: ${problem ?? "good"}`);
-      return [...lines, ...(result.chainProblem === undefined ? [] : [result.chainProblem])].join("\n");
+      if (result.chainProblem !== undefined) lines.push(result.chainProblem);
+      if (result.needs !== null) lines.push(`to be received by a volume that has snapshot ${baseText(result.needs)}`);
+      return lines.join("\n");
     });
     if (result.findings > 0) process.exitCode = exitCodes.findings.code;
   },
