@@ -40,7 +40,7 @@ export function snapshotError(error: unknown, name: string): unknown {
     return new UserError(
       "usage",
       `not a name for a snapshot: ${JSON.stringify(name)}`,
-      "1 to 255 bytes, no slash, no control character, not . or ..",
+      "1 to 255 bytes of UTF-8, no slash, no control character, not U+FFFD, which stands for what is no UTF-8, not . or ..",
       options,
     );
   }

@@ -133,7 +133,8 @@ function checkName(state: VolumeState, name: string): void {
   const bytes = Buffer.byteLength(name, "utf8");
   if (bytes === 0 || bytes > NAME_BYTES_MAX)
     throw new FsError("EINVAL", `a snapshot's name has 1 to ${NAME_BYTES_MAX} bytes`);
-  if (name === "." || name === ".." || /[/\p{Cc}]/u.test(name))
+  // U+FFFD is what decoding makes of bytes that are no UTF-8: a command never sees those, and two names would be one.
+  if (name === "." || name === ".." || /[/\p{Cc}\ufffd]/u.test(name))
     throw new FsError("EINVAL", `${JSON.stringify(name)} cannot name a snapshot`);
   if (state.table.records.some((found) => found.name === name))
     throw new FsError("EEXIST", `there is a snapshot ${name} already`);

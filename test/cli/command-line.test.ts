@@ -197,10 +197,14 @@ test("snapshots of an unmounted volume are made, listed, renamed, restored, dele
   const twice = await tidemark(["snapshot", "create", path, "two"]);
   assert.equal(twice.code, 1);
   assert.match(twice.stderr, /exists already/);
-  for (const name of ["a/b", "a\nb", "a\u001b[2Jb", "a\u0085b"]) {
+  for (const name of ["a/b", "a\nb", "a\u001b[2Jb", "a\u0085b", "a\ufffdb"]) {
     assert.equal((await tidemark(["snapshot", "create", path, name])).code, 2);
     assert.equal((await tidemark(["snapshot", "rename", path, "two", name])).code, 2);
   }
+  const bytes = "$1 $2 snapshot create $3 \"$(printf 'a\\377b')\"";
+  const invalid = await run("sh", ["-c", bytes, "sh", process.execPath, tidemarkPath, path]);
+  assert.equal(invalid.code, 2);
+  assert.match(invalid.stderr, /not a name for a snapshot: .*of UTF-8/s);
   assert.match(await tidemarkOk(["check", path]), /is consistent/);
 });
 
