@@ -12,7 +12,7 @@ export const exitCodes: { readonly [N in ExitName]: { readonly code: number; rea
   "in-use": { code: 11, meaning: "in use" },
   corrupt: { code: 12, meaning: "corrupt" },
   mismatch: { code: 13, meaning: "stream or mirror does not match" },
-  unreachable: { code: 14, meaning: "peer unreachable" },
+  unreachable: { code: 14, meaning: "peer or daemon unreachable" },
   interrupted: { code: 130, meaning: "interrupted" },
 };
 

@@ -1,8 +1,10 @@
 // The command line from outside: help, exit codes, where things are printed, JSON.
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
+import { statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
+import { makeSocketDirectory, socketPath } from "../../src/daemon/control-paths.ts";
 import { run, tidemark, tidemarkOk, tidemarkPath } from "../support/mounts.ts";
 import { temporaryDirectory } from "../support/temp.ts";
 
@@ -166,6 +168,34 @@ test("a volume that another process has locked is 11", async (t) => {
   ]);
   assert.equal(code, 0, stderr);
   assert.match(stdout, /^11 tidemark: volume .* is in use/);
+});
+
+test("a daemon that goes away without an answer is 14, as the help of each command that asks one says", async (t) => {
+  const path = join(temporaryDirectory(t), "v.tm");
+  await tidemarkOk(["format", path, "--size", "1M"]);
+  makeSocketDirectory();
+  const { dev, ino } = statSync(path);
+  const daemon = createServer((socket) => socket.once("data", () => socket.destroy()));
+  daemon.listen(socketPath({ dev, ino }, undefined));
+  t.after(() => daemon.close());
+  const lines: readonly (readonly [command: string, ...rest: readonly string[]])[] = [
+    ["sync", path],
+    ["check", path],
+    ["scrub", path],
+    ["umount", path],
+    ["snapshot create", path, "a"],
+    ["snapshot delete", path, "a"],
+    ["snapshot restore", path, "a"],
+    ["snapshot rename", path, "a", "b"],
+    ["snapshot list", path],
+    ["snapshot diff", path, "a"],
+  ];
+  for (const [command, ...rest] of lines) {
+    const { code, stderr } = await tidemark([...command.split(" "), ...rest]);
+    assert.equal(code, 14, `${command}: ${stderr}`);
+    assert.match(await tidemarkOk([...command.split(" "), "--help"]), /14 peer or daemon/, command);
+  }
+  assert.doesNotMatch(await tidemarkOk(["mirror", "run", "--help"]), /14 peer/, "it tries again");
 });
 
 test("snapshots of an unmounted volume are made, listed, renamed, restored, deleted", async (t) => {

@@ -17,7 +17,7 @@ export const checkCommand = command({
     ["$0 check /srv/data.tm --metadata-only", "much faster: all but the contents of files"],
     ["$0 check /srv/data.tm --log /fast/data.log", "after a crash, with the change log, which is apart"],
   ],
-  exits: ["findings", "no-volume", "corrupt", "mismatch", "interrupted"],
+  exits: ["findings", "no-volume", "corrupt", "mismatch", "unreachable", "interrupted"],
   options: (yargs) =>
     declareLog(yargs)
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })

@@ -11,7 +11,7 @@ export const mirrorRunCommand = command({
     ["$0 mirror run /srv/data.tm --to 10.0.0.2:7400 --key mirror.key", "the newest state, each second"],
     ["$0 mirror run /srv/data.tm --to 10.0.0.2:7400 --key mirror.key --interval 1m", "less often"],
   ],
-  exits: ["no-volume", "corrupt", "mismatch", "unreachable", "interrupted"],
+  exits: ["no-volume", "corrupt", "mismatch", "interrupted"],
   options: (yargs) =>
     yargs
       .positional("volume", { type: "string", demandOption: true, describe: "Block file of the source" })

@@ -17,7 +17,7 @@ export const scrubCommand = command({
     ["$0 scrub /srv/data.tm", "at 100 MiB a second, beside applications"],
     ["$0 scrub /srv/data.tm --rate 20M", "slower"],
   ],
-  exits: ["findings", "no-volume", "corrupt", "mismatch", "interrupted"],
+  exits: ["findings", "no-volume", "corrupt", "mismatch", "unreachable", "interrupted"],
   options: (yargs) =>
     declareLog(yargs)
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })

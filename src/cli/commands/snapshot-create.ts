@@ -9,7 +9,7 @@ export const snapshotCreateCommand = command({
     ["$0 snapshot create /srv/data.tm monday", "also with everything that applications have just written"],
     ["$0 snapshot create /srv/data.tm $(date +%F)", "named by the day"],
   ],
-  exits: ["no-volume", "in-use", "corrupt"],
+  exits: ["no-volume", "in-use", "corrupt", "mismatch", "unreachable"],
   options: (yargs) =>
     yargs
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })

@@ -11,7 +11,7 @@ export const snapshotDeleteCommand = command({
     ["$0 snapshot delete /srv/data.tm monday", "asks first, on a terminal"],
     ["$0 snapshot delete /srv/data.tm monday --force", "does not ask"],
   ],
-  exits: ["no-volume", "in-use", "corrupt"],
+  exits: ["no-volume", "in-use", "corrupt", "mismatch", "unreachable"],
   options: (yargs) =>
     yargs
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })

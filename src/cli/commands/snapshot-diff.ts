@@ -24,7 +24,7 @@ export const snapshotDiffCommand = command({
     ["$0 snapshot diff /srv/data.tm monday tuesday", "between two snapshots"],
     ["$0 snapshot diff /srv/data.tm monday --json", "since one, a JSON document a line"],
   ],
-  exits: ["no-volume", "corrupt"],
+  exits: ["no-volume", "corrupt", "unreachable"],
   options: (yargs) =>
     yargs
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })

@@ -12,7 +12,7 @@ export const snapshotListCommand = command({
     ["$0 snapshot list /srv/data.tm", "names, times and sizes"],
     ["$0 snapshot list /srv/data.tm --unique", "and what deleting each would free"],
   ],
-  exits: ["no-volume", "corrupt"],
+  exits: ["no-volume", "in-use", "corrupt", "mismatch", "unreachable"],
   options: (yargs) =>
     yargs
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })

@@ -9,7 +9,7 @@ export const snapshotRenameCommand = command({
     ["$0 snapshot rename /srv/data.tm monday before-upgrade", "the state stays the same"],
     ["$0 snapshot rename /srv/data.tm monday tuesday --json", "tells what it is now"],
   ],
-  exits: ["no-volume", "in-use", "corrupt"],
+  exits: ["no-volume", "in-use", "corrupt", "mismatch", "unreachable"],
   options: (yargs) =>
     yargs
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })

@@ -10,7 +10,7 @@ export const snapshotRestoreCommand = command({
     ["$0 snapshot restore /srv/data.tm monday", "asks first, on a terminal"],
     ["$0 snapshot create /srv/data.tm now && $0 snapshot restore /srv/data.tm monday --force", "loses nothing"],
   ],
-  exits: ["no-volume", "in-use", "corrupt"],
+  exits: ["no-volume", "in-use", "corrupt", "mismatch", "unreachable"],
   options: (yargs) =>
     yargs
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })

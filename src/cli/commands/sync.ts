@@ -9,7 +9,7 @@ export const syncCommand = command({
     ["$0 sync /srv/data.tm", "everything written so far is safe"],
     ["$0 sync /srv/data.tm --json", "tells the number of the consistency point"],
   ],
-  exits: ["no-volume", "in-use", "corrupt"],
+  exits: ["no-volume", "in-use", "corrupt", "mismatch", "unreachable"],
   options: (yargs) =>
     yargs.positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" }),
   async run({ volume, json }) {

@@ -10,7 +10,7 @@ export const umountCommand = command({
     ["$0 umount /mnt/data", "by its directory"],
     ["$0 umount /srv/data.tm", "by its block file"],
   ],
-  exits: ["no-volume", "in-use"],
+  exits: ["no-volume", "in-use", "unreachable"],
   options: (yargs) =>
     yargs
       .positional("target", { type: "string", demandOption: true, describe: "Block file or directory" })
