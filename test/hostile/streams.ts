@@ -127,7 +127,8 @@ function mutateHeaderBody(random: Random, body: Uint8Array): Uint8Array {
   else if (place === 2)
     mutateRow(random, view, topsEnd + heldRecord.size * below(random, heldCount), heldRecord.layout);
   else mutateRow(random, view, 0, imageHeaderRecord.layout);
-  const sealed = place === 0 ? 0 : topCount;
+  const there = Math.floor((plain.length - imageHeaderRecord.size) / snapshotRecord.size); // topCount may be mutated too
+  const sealed = place === 0 ? 0 : Math.min(topCount, there);
   for (let i = 0; i < sealed; i++) {
     const at = imageHeaderRecord.size + i * snapshotRecord.size;
     snapshotRecord.set.checksum(view, at, checksum(plain.subarray(at, at + snapshotRecord.offset.checksum)));
