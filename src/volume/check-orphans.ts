@@ -35,6 +35,7 @@ export function checkOrphanFile(
     ino: ORPHAN_INO,
     name: "the orphan file",
     blocksMax: Number.POSITIVE_INFINITY,
+    isData: false,
     shrunk: false,
     tailBytes: 0,
     leaf(index, _before, after): void {

@@ -32,6 +32,8 @@ export interface Owner {
   readonly name: string;
   /** Blocks of data that the file's length has room for. */
   readonly blocksMax: number;
+  /** Its blocks are contents of a file, which nothing follows from. */
+  readonly isData: boolean;
   /** The file is shorter than it was, so that what did not change may lie beyond its end. */
   readonly shrunk: boolean;
   /** Bytes of the last block that lie in the file; 0: all. The others must be zero. */
@@ -53,12 +55,14 @@ export interface Walk {
   removed: Marks;
   /** Walks the differences of two trees; returns how many blocks more the new one has. */
   differences(owner: Owner, before: TreeRoot, after: TreeRoot): number;
-  /** A verified block, or undefined and a finding. `quiet`: no finding, it was reported before. */
+  /** A verified block of metadata, or undefined and a finding. `quiet`: no finding, it was reported before. */
   read(pointer: Pointer, ino: number, quiet?: boolean): Uint8Array | undefined;
   /** Verifies a data block sometime before `finish` returns. */
   verify(owner: Owner, index: number, pointer: Pointer): void;
   finish(): void;
   readonly blocksRead: number;
+  /** Blocks of metadata that could not be read: what they lead to is missing in all that is counted. */
+  readonly metadataLost: number;
 }
 
 export interface WalkOptions {
@@ -84,6 +88,7 @@ const NO_POINTERS = new Uint32Array(POINTERS_PER_BLOCK * 2);
 
 export function openWalk({ device, report, firstVbn, endVbn, onBlocks }: WalkOptions): Walk {
   let blocksRead = 0;
+  let metadataLost = 0;
   let countDelta = 0;
   const owners: Owner[] = [];
   const batchMax = Math.max(1, Math.min(BATCH_BLOCKS, endVbn - firstVbn));
@@ -108,7 +113,14 @@ export function openWalk({ device, report, firstVbn, endVbn, onBlocks }: WalkOpt
     onBlocks(blocksRead);
   }
 
-  function read({ vbn, checksum: expected }: Pointer, ino: number, quiet = false): Uint8Array | undefined {
+  /** Of metadata. */
+  function read(pointer: Pointer, ino: number, quiet = false): Uint8Array | undefined {
+    const bytes = readVerified(pointer, ino, quiet);
+    if (bytes === undefined && !quiet) metadataLost += 1;
+    return bytes;
+  }
+
+  function readVerified({ vbn, checksum: expected }: Pointer, ino: number, quiet: boolean): Uint8Array | undefined {
     if (vbn < firstVbn || vbn >= endVbn) return undefined;
     const bytes = new Uint8Array(BLOCK_BYTES);
     if (!readInto(vbn, 1, bytes)) {
@@ -150,7 +162,8 @@ export function openWalk({ device, report, firstVbn, endVbn, onBlocks }: WalkOpt
     const expected = sums[place] as number;
     const isGood = bytes !== undefined && checksum(bytes) === expected;
     if (isGood) countRead(1);
-    const good = isGood ? bytes : read({ vbn, checksum: expected }, owner.ino);
+    const good = isGood ? bytes : readVerified({ vbn, checksum: expected }, owner.ino, false);
+    if (good === undefined && !owner.isData) metadataLost += 1;
     if (good !== undefined && owner.tailBytes > 0 && indexes[place] === owner.blocksMax - 1)
       checkTail(report, owner, vbn, good);
   }
@@ -269,6 +282,9 @@ export function openWalk({ device, report, firstVbn, endVbn, onBlocks }: WalkOpt
     finish,
     get blocksRead(): number {
       return blocksRead;
+    },
+    get metadataLost(): number {
+      return metadataLost;
     },
   };
   return walk;

@@ -128,13 +128,18 @@ export function checkVolume(device: BlockDevice, options: CheckOptions = {}): Ch
     if (usedBlocks !== fsinfo.usedBlocks)
       report.add("counter", `fsinfo says that ${fsinfo.usedBlocks} blocks are used, it is ${usedBlocks}`);
   }
+  const { metadataLost, blocksRead } = walk;
+  if (metadataLost > 0)
+    notes.push(
+      `blocks of metadata that cannot be read: ${metadataLost}; findings in maps, counters, links and directories may be of what is behind them`,
+    );
   return {
     findings: report.findings,
     leftOut: report.leftOut,
     notes,
     cpCount: fsinfo.cpCount,
     statesChecked: records.length + (activeAs === undefined ? 1 : 0),
-    blocksRead: walk.blocksRead,
+    blocksRead,
     moved: readFsinfo(device).cpCount !== fsinfo.cpCount,
   };
 }

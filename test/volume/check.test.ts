@@ -150,17 +150,24 @@ test("what snapshots share is read once", () => {
   assert.deepEqual(counted.writes, []);
 });
 
-test("a flipped bit in any block in use is found, and in no other", () => {
+test("a flipped bit in any block in use is found, and in no other; a note says when more may follow from it", () => {
   const { device, volume } = sample(memoryDevice(1024));
   const used = volume.committed.usedBlocks;
   let found = 0;
+  let followed = 0;
   for (let vbn = volume.committed.reservedBlocks; vbn < 1024; vbn++) {
     const damaged = device.clone();
     damaged.corrupt(vbn * BLOCK_BYTES + (vbn % BLOCK_BYTES), 1);
-    if (kindsOf(damaged).includes("checksum")) found += 1;
-    else assert.deepEqual(kindsOf(damaged), [], `block ${vbn}`);
+    const { findings, notes } = checkVolume(damaged);
+    const kinds = findings.map(({ kind }) => kind);
+    if (kinds.includes("checksum")) found += 1;
+    else assert.deepEqual(kinds, [], `block ${vbn}`);
+    if (kinds.every((kind) => kind === "checksum")) continue;
+    assert.match(notes.join(), /metadata that cannot be read: 1;/, `block ${vbn}: ${kinds.join()}`);
+    followed += 1;
   }
   assert.equal(found, used);
+  assert(followed > 0);
 });
 
 test("without data, damage in data is not looked for, but in metadata it is", () => {
@@ -178,6 +185,7 @@ test("without data, damage in data is not looked for, but in metadata it is", ()
     [finding?.kind, finding?.vbn, finding?.path, finding?.state],
     ["checksum", data, "/dir/large", "one"],
   );
+  assert.deepEqual(checkVolume(device).notes, []);
   device.corrupt(indirect * BLOCK_BYTES);
   assert(checkVolume(device, { readData: false }).findings.some(({ vbn }) => vbn === indirect));
 });
