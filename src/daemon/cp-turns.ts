@@ -10,7 +10,9 @@
  * One is in flight at a time. What is asked for meanwhile is gathered into the next. Changes that must be frozen right
  * after they are made (a snapshot) wait here for their turn, each with a consistency point of its own.
  */
+
 import type { CpCount } from "../core/numbers.ts";
+import { shaped } from "../core/shaped.ts";
 import type { CpCause, FrozenCp, Volume } from "../volume/volume.ts";
 
 export type TurnState =
@@ -89,7 +91,7 @@ export function cpTurns(volume: Volume, { send, beforeFreeze, onFailure }: TurnO
     }
   }
 
-  return {
+  return shaped({
     get state() {
       return state;
     },
@@ -116,5 +118,5 @@ export function cpTurns(volume: Volume, { send, beforeFreeze, onFailure }: TurnO
       next();
     },
     fail,
-  };
+  });
 }

@@ -30,7 +30,9 @@
  * Not covered: what is written through mappings, which hears of it at msync and until then takes room that was meant for the pages
  * of others, and write(2) of more than D, or through more handles than are counted, that began when there was room.
  */
+
 import { BLOCK_BYTES } from "../core/block.ts";
+import { shaped } from "../core/shaped.ts";
 import { dirtyPagesWanted } from "../fuse/kernel/backing-device.ts";
 import type { Room } from "../fuse/kernel/room.ts";
 import type { Volume, VolumeStatus } from "../volume/volume.ts";
@@ -155,7 +157,7 @@ export function writeBackRoom(volume: Volume, options: RoomOptions): WriteBackRo
   }
 
   look();
-  return {
+  return shaped({
     get isShort(): boolean {
       return phase !== "open" || volume.availableNowBlocks < above(3) + CALL_BLOCKS; // with one handle more
     },
@@ -196,5 +198,5 @@ export function writeBackRoom(volume: Volume, options: RoomOptions): WriteBackRo
       waiting = [];
       return all;
     },
-  };
+  });
 }

@@ -28,8 +28,10 @@
  * Each operation passes through `guarded`, the one place that begins an operation (blocks that earlier ones had in hands
  * may be reused; a volume that shows a new state is noticed) and translates what a following mount may run into.
  */
+
 import type { Clock } from "../core/clock.ts";
 import { FsError } from "../core/errors.ts";
+import { shaped } from "../core/shaped.ts";
 import { NAME_BYTES_MAX } from "../format/constants.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import type { LogFrame } from "../volume/change-log/frames.ts";
@@ -158,7 +160,7 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
   }
 
   const { onDamage } = options;
-  return {
+  return shaped({
     ...(onDamage === undefined ? functions : watchDamage(functions, { volume, states, handles, onDamage })),
     get doomedCount(): number {
       return orphans?.doomedCount ?? 0;
@@ -166,7 +168,7 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
     get openCount(): number {
       return handles.count;
     },
-  };
+  });
 }
 
 /** Arguments of any operation. A fixed number of them: nothing is allocated to pass them on. */

@@ -1,5 +1,7 @@
 /** Open files and directories: small numbers, reused, as file descriptors are. */
+
 import { FsError } from "../core/errors.ts";
+import { shaped } from "../core/shaped.ts";
 import type { Handle, NodeId } from "./file-system.ts";
 import type { State, States } from "./nodes.ts";
 
@@ -40,7 +42,7 @@ export function openHandles(states: States): Handles {
     return file;
   }
 
-  return {
+  return shaped({
     open(file): Handle {
       const index = free.pop() ?? files.length;
       files[index] = file;
@@ -63,5 +65,5 @@ export function openHandles(states: States): Handles {
     get count(): number {
       return files.length - free.length;
     },
-  };
+  });
 }

@@ -26,9 +26,11 @@
  * Invariant: the number of a state is not used for another one while the kernel knows a node of it; a state that ended
  * stays in the table, without its inodes, until then.
  */
+
 import type { Time } from "../core/clock.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { U32_MAX } from "../core/numbers.ts";
+import { shaped } from "../core/shaped.ts";
 import { sameBytes } from "../core/uuid.ts";
 import { FIRST_FREE_INO, ROOT_INO } from "../format/constants.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
@@ -351,7 +353,7 @@ export function openStates(options: StatesOptions): States {
     return state;
   }
 
-  return {
+  return shaped({
     get current(): State {
       return current;
     },
@@ -417,7 +419,7 @@ export function openStates(options: StatesOptions): States {
       if (touched === current && volume.stateCount === stateCount) return error;
       return new FsError("ESTALE", "the mirror has moved on and reused a block of this state", { cause: error });
     },
-  };
+  });
 }
 
 /** Whether a file is the same in another state: then that state's node of it will do, and the kernel keeps its pages. */

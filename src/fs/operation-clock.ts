@@ -1,5 +1,7 @@
 /** The clock of operations: it stands still within each, so that all that one changes gets the same time. */
+
 import type { Clock, Time } from "../core/clock.ts";
+import { shaped } from "../core/shaped.ts";
 
 export interface OperationClock extends Clock {
   /** The next operation begins. */
@@ -13,7 +15,7 @@ export interface OperationClock extends Clock {
 export function operationClock(clock: Clock): OperationClock {
   let last: Time | undefined;
   let forced: Time | undefined;
-  return {
+  return shaped({
     begin(): void {
       last = undefined;
     },
@@ -27,5 +29,5 @@ export function operationClock(clock: Clock): OperationClock {
     force(time): void {
       forced = time;
     },
-  };
+  });
 }

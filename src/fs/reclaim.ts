@@ -20,9 +20,11 @@
  * On disk the orphan file is an array of u32, an ino or 0; an inode has the number of its slot plus 1. Which of the
  * slots are free is known in memory, read once when the volume is opened.
  */
+
 import assert from "node:assert/strict";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
+import { shaped } from "../core/shaped.ts";
 import { FIRST_FREE_INO, ORPHAN_BLOCKS_MAX, ORPHAN_INO } from "../format/constants.ts";
 import {
   type BlockTree,
@@ -269,7 +271,7 @@ export function openOrphans(inodes: InodeFile): Orphans {
     }
   }
 
-  return {
+  return shaped({
     bound,
     prepare(inode, { isUsed }): Doom {
       // What has indirect blocks must read them to be freed, which can fail: it goes by way of the orphan file.
@@ -315,7 +317,7 @@ export function openOrphans(inodes: InodeFile): Orphans {
     get doomedCount(): number {
       return nextDoomed() === undefined ? 0 : doomed.size;
     },
-  };
+  });
 
   /** Its first slice is freed at once, which may be all of it. Nobody waits for that to succeed: it is an orphan already. */
   function doomNow(inode: Inode): void {

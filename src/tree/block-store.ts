@@ -10,11 +10,13 @@
  * operation begins. Invariant: a buffer is in exactly one of: the cache, the dirty maps of one tree,
  * `retired`, the pool.
  */
+
 import assert from "node:assert/strict";
 import { LRUCache } from "lru-cache";
 import { BLOCK_BYTES, type Block, makeBlock } from "../core/block.ts";
 import { checksum } from "../core/checksum.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
+import { shaped } from "../core/shaped.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import { dataReader, type ReadData } from "./data-reader.ts";
 import type { Space } from "./space.ts";
@@ -166,7 +168,7 @@ export function openBlockStore({
       throw new CorruptionError(`block pointer ${vbn} is outside of the volume (${firstVbn} to ${endVbn - 1})`);
   }
 
-  return {
+  return shaped({
     device,
     space,
     firstVbn,
@@ -213,7 +215,7 @@ export function openBlockStore({
       }
       retired.length = 0;
     },
-  };
+  });
 }
 
 export function mismatch(vbn: number, found: number, expected: number): CorruptionError {

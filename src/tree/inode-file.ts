@@ -5,12 +5,14 @@
  * consistency point encodes it into its block; that block is made dirty at once, so that its space is set aside.
  * Which numbers are taken is in the inode map, a file with one bit an inode.
  */
+
 import assert from "node:assert/strict";
 import { LRUCache } from "lru-cache";
 import { BLOCK_BYTES, REGION_BLOCKS } from "../core/block.ts";
 import { EPOCH, type Time } from "../core/clock.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { ino as asIno, type Ino, U32_MAX } from "../core/numbers.ts";
+import { shaped } from "../core/shaped.ts";
 import { FIRST_FREE_INO, INODE_BYTES, INODE_MAP_INO, INODES_PER_BLOCK } from "../format/constants.ts";
 import { INODE_INLINE, inodeRecord, timeRecord } from "../format/inode.ts";
 import type { BlockStore } from "./block-store.ts";
@@ -275,7 +277,7 @@ export function openInodeFile({ store, tree, writable, hashSeed, counters, cache
     else store.space.reserve(0, "cp");
   }
 
-  return {
+  return shaped({
     store,
     tree,
     writable,
@@ -302,7 +304,7 @@ export function openInodeFile({ store, tree, writable, hashSeed, counters, cache
     },
     counters,
     births,
-  };
+  });
 }
 
 function setBit(words: Uint32Array, bit: number): void {

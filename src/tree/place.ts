@@ -6,8 +6,10 @@
  * inode) change while places are handed out: `assignPlaces` until nothing new gets dirty, then `sealNodes`. For all other
  * files one follows the other.
  */
+
 import assert from "node:assert/strict";
 import { checksum } from "../core/checksum.ts";
+import { shaped } from "../core/shaped.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import { blockPointer } from "../format/block-pointer.ts";
 import { POINTER_BYTES, POINTERS_PER_BLOCK } from "../format/constants.ts";
@@ -34,7 +36,7 @@ export function gatherWriter(device: Pick<BlockDevice, "writeGather">): GatherWr
     blocksWritten += pending.length;
     pending = [];
   };
-  return {
+  return shaped({
     write(vbn, block): void {
       if (vbn !== first + pending.length || pending.length >= GATHER_BLOCKS_MAX) {
         flush();
@@ -46,7 +48,7 @@ export function gatherWriter(device: Pick<BlockDevice, "writeGather">): GatherWr
     get blocksWritten(): number {
       return blocksWritten;
     },
-  };
+  });
 }
 
 /** Writes all dirty blocks of a file that is not part of the map fixpoint. Its root is right afterwards. */

@@ -1,8 +1,10 @@
 /** Opening a volume: fsinfo and the snapshot table are read, nothing else. O(1) in the size of the volume. */
+
 import assert from "node:assert/strict";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { FsError, UserError } from "../core/errors.ts";
 import { type CpCount, cpCount } from "../core/numbers.ts";
+import { shaped } from "../core/shaped.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
 import { type Fsinfo, ROLE_MIRROR } from "../format/fsinfo.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
@@ -158,7 +160,7 @@ export function openState(options: VolumeOptions, fsinfo: Fsinfo, unreplayed: re
 
 function volumeOf(state: VolumeState): Volume {
   const { device } = state;
-  return {
+  return shaped({
     device,
     writable: state.allocator !== undefined,
     get active(): InodeFile {
@@ -228,7 +230,7 @@ function volumeOf(state: VolumeState): Volume {
     },
     status: () => statusOf(state),
     close: () => device.close(),
-  };
+  });
 }
 
 /** Moves a read-only volume to the newest consistency point of the device, never back. True when it moved. */

@@ -12,9 +12,11 @@
  * Within the reserved area the table is copy-on-write like everything else, by the same code: creating a snapshot
  * rewrites the block of its record and the path above it, however many snapshots there are.
  */
+
 import { BLOCK_BYTES } from "../core/block.ts";
 import { checksum } from "../core/checksum.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
+import { shaped } from "../core/shaped.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import { fsinfoVbns } from "../format/constants.ts";
 import type { Fsinfo } from "../format/fsinfo.ts";
@@ -96,7 +98,7 @@ export function openSnapshotTable(device: BlockDevice, fsinfo: Fsinfo): Snapshot
     changed = true;
   }
 
-  return {
+  return shaped({
     get records(): readonly SnapshotRecord[] {
       return records;
     },
@@ -144,7 +146,7 @@ export function openSnapshotTable(device: BlockDevice, fsinfo: Fsinfo): Snapshot
       });
       return copies;
     },
-  };
+  });
 }
 
 /** Blocks go to their place, and to that of their second copy. */

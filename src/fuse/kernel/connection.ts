@@ -6,8 +6,10 @@
  * 40 bytes) begins on one; the reply begins 16 bytes before one, so that the data of a READ does. A filesystem may hand such
  * a payload to a direct write without a copy.
  */
+
 import { alignedMemory } from "../../core/aligned-memory.ts";
 import { FsError } from "../../core/errors.ts";
+import { shaped } from "../../core/shaped.ts";
 import type { ControlRequest } from "../../format/control-message.ts";
 import type { FileSystem, Handle, NodeId } from "../../fs/file-system.ts";
 import {
@@ -255,7 +257,7 @@ export function makeWriters(): Writers {
   const nodes = new Map<Handle, NodeId>();
   const counts = new Map<NodeId, number>();
   const cached = new Set<Handle>();
-  return {
+  return shaped({
     add(handle, node, { isCached }): void {
       nodes.set(handle, node);
       if (isCached) cached.add(handle);
@@ -281,5 +283,5 @@ export function makeWriters(): Writers {
     get cachedCount(): number {
       return cached.size;
     },
-  };
+  });
 }

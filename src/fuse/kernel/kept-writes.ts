@@ -11,6 +11,7 @@
  * WRITE (a change of the length, a RELEASE, an FSYNC, a read of what is not in the cache any more) the kernel sends after its
  * reply, and close(2) returns before a RELEASE is sent.
  */
+import { shaped } from "../../core/shaped.ts";
 import { opcode, requestHeader, WRITE_CACHE, writeRequest } from "./abi.ts";
 import { BACKGROUND_MAX, type RequestBuffer, requestBuffers } from "./connection.ts";
 
@@ -48,7 +49,7 @@ export function keptWrites(connection: RequestBuffer): KeptWrites {
     connection.requestView = requestView;
   }
 
-  return {
+  return shaped({
     get count() {
       return count;
     },
@@ -75,7 +76,7 @@ export function keptWrites(connection: RequestBuffer): KeptWrites {
       swap(slot);
       return lengths[slot] as number;
     },
-  };
+  });
 }
 
 /** Whether the request in hand is a WRITE of the kernel's cache, or a RELEASE. */

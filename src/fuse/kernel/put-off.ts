@@ -11,6 +11,7 @@
  * which comes between could make wrong, and the answer is that of the moment in which it is given. Requests that are under
  * way together have no order: what must come after the answer to a READ, the kernel sends after it.
  */
+import { shaped } from "../../core/shaped.ts";
 import { readRequest, requestHeader } from "./abi.ts";
 
 /** As deep as the queues of common disks. Beyond, the first one waits, whoever else does. */
@@ -38,7 +39,7 @@ export function putOffReads(): PutOff {
   let first = 0;
   let count = 0;
   let passedCount = 0;
-  return {
+  return shaped({
     get count() {
       return count;
     },
@@ -61,5 +62,5 @@ export function putOffReads(): PutOff {
       count -= 1;
       passedCount = 0;
     },
-  };
+  });
 }

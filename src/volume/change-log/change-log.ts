@@ -35,7 +35,9 @@
  *
  * The idea is that of the intent log of ZFS and of the NVRAM log of WAFL.
  */
+
 import assert from "node:assert/strict";
+import { shaped } from "../../core/shaped.ts";
 import { type Fsinfo, NO_FRAMES } from "../../format/fsinfo.ts";
 import type { FoundFrame } from "./frames.ts";
 
@@ -121,7 +123,7 @@ export function openChangeLog({ fsinfo, ring, isMoved, nonce, unreplayed }: Chan
     dropCount += 1;
   }
 
-  return {
+  return shaped({
     get seq(): number {
       return seq;
     },
@@ -192,5 +194,5 @@ export function openChangeLog({ fsinfo, ring, isMoved, nonce, unreplayed }: Chan
       tail = tailInFlight;
       if (phase.name === "armed" && phase.cpCount === cpCount) phase = { name: "open" };
     },
-  };
+  });
 }

@@ -23,10 +23,12 @@
  * Space is counted, never guessed: free = allocatable now; every dirty block in memory has one of them set aside, the
  * map blocks that a consistency point may still change have a reserve, deletions have another one.
  */
+
 import assert from "node:assert/strict";
 import { REGION_BLOCKS, REGION_SHIFT, REGION_WORDS } from "../../core/block.ts";
 import { CorruptionError, FsError } from "../../core/errors.ts";
 import { assertNever } from "../../core/numbers.ts";
+import { shaped } from "../../core/shaped.ts";
 import type { BlockStore } from "../../tree/block-store.ts";
 import { type BlockTree, dirtyBlockAt } from "../../tree/block-tree.ts";
 import type { Purpose, Space } from "../../tree/space.ts";
@@ -481,7 +483,7 @@ export function openAllocator(options: AllocatorOptions): Allocator {
     dirtyBlocks = 0;
   }
 
-  return {
+  return shaped({
     get freeBlocks(): number {
       return freeBlocks;
     },
@@ -527,7 +529,7 @@ export function openAllocator(options: AllocatorOptions): Allocator {
       });
       return count;
     },
-  };
+  });
 }
 
 /** The kept snapshots next to an id on either side: the likeliest to share its map blocks. */
