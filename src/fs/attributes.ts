@@ -13,6 +13,7 @@ import {
   type AttributesReply,
   type FileSystem,
   type Name,
+  type NodeId,
   XATTR_CLEAR_SETGID,
   XATTR_CREATE,
   XATTR_REPLACE,
@@ -23,17 +24,24 @@ import { snapshotsAttributes } from "./snapshot-view.ts";
 
 type AttributeOperations = Pick<
   FileSystem,
-  "getAttributes" | "setAttributes" | "readLink" | "getXattr" | "listXattrs" | "setXattr" | "removeXattr"
+  "getAttributes" | "setAttributes" | "readLink" | "findXattr" | "getXattr" | "listXattrs" | "setXattr" | "removeXattr"
 >;
 
 /** File capabilities: they go when the contents or the owner change. */
 const CAPABILITY = "security.capability" as Name;
 
-/** Answered for most files, several times for each: made once. */
+/** Answered often: made once. */
 const NO_XATTR = new FsError("ENODATA", "no such attribute");
 
 export function attributeOperations(context: Context): AttributeOperations {
   const { states, clock } = context;
+
+  function findXattr(node: NodeId, name: Name): Uint8Array | undefined {
+    if (isSnapshotsNode(node)) return undefined;
+    const state = states.of(node);
+    const inode = states.inode(state, inoOf(node));
+    return inode.xattrIno === 0 ? undefined : getXattr(states.inodesOf(state), inode, name);
+  }
 
   return {
     getAttributes(node): AttributesReply {
@@ -65,12 +73,10 @@ export function attributeOperations(context: Context): AttributeOperations {
       return target;
     },
 
+    findXattr,
+
     getXattr(node, name): Uint8Array {
-      if (isSnapshotsNode(node)) throw NO_XATTR;
-      const state = states.of(node);
-      const inode = states.inode(state, inoOf(node));
-      if (inode.xattrIno === 0) throw NO_XATTR;
-      const value = getXattr(states.inodesOf(state), inode, name);
+      const value = findXattr(node, name);
       if (value === undefined) throw NO_XATTR;
       return value;
     },

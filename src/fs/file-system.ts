@@ -10,7 +10,6 @@
  * stays in it. ROOT_NODE is the root of whatever state is current.
  */
 import type { Time } from "../core/clock.ts";
-import { FsError } from "../core/errors.ts";
 import type { Brand, ChangeSeq } from "../core/numbers.ts";
 import type { HowRead } from "../tree/file-data.ts";
 
@@ -67,22 +66,16 @@ export interface AttributesReply {
 
 /** "now" is the server's clock, as in utimensat's UTIME_NOW. Absent: unchanged. */
 export interface AttributeChanges {
-  readonly mode?: number;
-  readonly uid?: number;
-  readonly gid?: number;
-  readonly sizeBytes?: number;
-  readonly atime?: Time | "now";
-  readonly mtime?: Time | "now";
-  readonly ctime?: Time;
+  readonly mode?: number | undefined;
+  readonly uid?: number | undefined;
+  readonly gid?: number | undefined;
+  readonly sizeBytes?: number | undefined;
+  readonly atime?: Time | "now" | undefined;
+  readonly mtime?: Time | "now" | undefined;
+  readonly ctime?: Time | undefined;
   /** Clear set-user-id and set-group-id as a write by an ordinary user does. */
-  readonly killPriv?: boolean;
+  readonly killPriv?: boolean | undefined;
 }
-
-/**
- * What `lookup` throws where nobody but the kernel can make the name: it may remember that there is none. Made once, for it is
- * answered at every search of a path.
- */
-export const NO_ENTRY: FsError = new FsError("ENOENT", "no such name");
 
 /** An open file or directory. */
 export type Handle = Brand<number, "Handle">;
@@ -127,7 +120,12 @@ export interface Changed {
 export type DurableAt = ChangeSeq | 0;
 
 export interface FileSystem {
-  /** ENOENT when there is none, see NO_ENTRY. Counts one lookup of the node. */
+  /**
+   * Counts one lookup of the node. Undefined: there is none, and the kernel may remember that, for nobody else can make one; it is
+   * answered at every search of a path, so nothing is thrown. ENOENT: there is none now.
+   */
+  find(parent: NodeId, name: Name): Entry | undefined;
+  /** The same for who wants it to be there: ENOENT when there is none. */
   lookup(parent: NodeId, name: Name): Entry;
   /** The directory of all snapshots that may come and go, as entries of it: see snapshot-view.ts. */
   isSnapshotDirectory(node: NodeId): boolean;
@@ -189,7 +187,9 @@ export interface FileSystem {
 
   status(): FileSystemStatus;
 
-  /** The value, not copied. ENODATA when there is none. */
+  /** The value, not copied. Undefined: there is none, as for most files that the kernel asks about. */
+  findXattr(node: NodeId, name: Name): Uint8Array | undefined;
+  /** The same for who wants it to be there: ENODATA when there is none. */
   getXattr(node: NodeId, name: Name): Uint8Array;
   /** Names, each ended by a zero byte. */
   listXattrs(node: NodeId): Uint8Array;

@@ -21,7 +21,6 @@ import {
   type FileSystem,
   type Handle,
   type Name,
-  NO_ENTRY,
   type NodeId,
   type Opened,
 } from "./file-system.ts";
@@ -45,6 +44,7 @@ import { lookupSnapshot, SNAPSHOTS_NAME, snapshotsEntry, snapshotsShown } from "
 
 type NameOperations = Pick<
   FileSystem,
+  | "find"
   | "lookup"
   | "makeNode"
   | "makeDirectory"
@@ -64,6 +64,8 @@ export interface Place {
   readonly file: DirectoryFile;
 }
 
+/** Answered often: made once. */
+const NO_ENTRY = new FsError("ENOENT", "no such name");
 /** The next state of a mirror may have it. */
 const NO_ENTRY_NOW = new FsError("ENOENT", "no such name now");
 const SYMLINK_BLOCKS = 4;
@@ -78,9 +80,9 @@ export function nameOperations(context: Context): NameOperations {
     return entry;
   }
 
-  function lookup(parent: NodeId, name: Name): Entry {
+  function find(parent: NodeId, name: Name): Entry | undefined {
     if (isSnapshotsNode(parent)) {
-      return name === ".." ? lookup(directoryOf(parent), "." as Name) : lookupSnapshot(context, parent, name);
+      return name === ".." ? find(directoryOf(parent), "." as Name) : lookupSnapshot(context, parent, name);
     }
     const state = states.of(parent);
     const ino = inoOf(parent);
@@ -96,8 +98,9 @@ export function nameOperations(context: Context): NameOperations {
       return snapshotsEntry(context, state, ino);
     }
     const entry = lookupEntry(new DirectoryFile(inodes, dir), inodes.hashSeed, name);
-    if (entry === undefined) throw isMoving(context, state) ? NO_ENTRY_NOW : NO_ENTRY;
-    return found(state, childOf(inodes, dir, entry));
+    if (entry !== undefined) return found(state, childOf(inodes, dir, entry));
+    if (isMoving(context, state)) throw NO_ENTRY_NOW;
+    return undefined;
   }
 
   function add(parent: NodeId, name: Name, what: Made): Entry {
@@ -108,7 +111,13 @@ export function nameOperations(context: Context): NameOperations {
   }
 
   return {
-    lookup,
+    find,
+
+    lookup(parent, name): Entry {
+      const entry = find(parent, name);
+      if (entry === undefined) throw NO_ENTRY;
+      return entry;
+    },
 
     makeNode(parent, name, mode, rdev, caller): Entry {
       const type = mode & S_IFMT;

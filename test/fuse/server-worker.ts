@@ -58,9 +58,9 @@ function watched(fs: MemoryFileSystem, { shared, writeDelayMs, bugIn }: ServerDa
   };
   return {
     ...fs,
-    lookup(parent, name) {
+    find(parent, name) {
       if (name === "mark") Atomics.store(shared, counter.markKiB, Atomics.load(shared, counter.writtenKiB));
-      return fs.lookup(parent, name);
+      return fs.find(parent, name);
     },
     read(handle, offset, length, into, intoOffset) {
       max(counter.readBytesMax, length);

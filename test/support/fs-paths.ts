@@ -60,6 +60,10 @@ export function forgetful(fs: OpenFileSystem): OpenFileSystem {
     return entry;
   };
   return Object.assign(Object.create(fs) as OpenFileSystem, {
+    find: (parent, name) => {
+      const entry = fs.find(parent, name);
+      return entry === undefined ? undefined : forget(entry);
+    },
     lookup: (parent, name) => forget(fs.lookup(parent, name)),
     makeNode: (parent, name, mode, rdev, caller) => forget(fs.makeNode(parent, name, mode, rdev, caller)),
     makeDirectory: (parent, name, mode, caller) => forget(fs.makeDirectory(parent, name, mode, caller)),

@@ -226,16 +226,19 @@ export function memoryFileSystem({ clock, durableAt = () => 0 }: MemoryFileSyste
     }
   }
 
+  function lookup(parent: Fs.NodeId, name: Fs.Name): Fs.Entry {
+    if (name === ".") return entryOf(nodeOf(parent)); // any inode: how a file handle is opened again
+    const directory = directoryOf(parent);
+    if (name === "..") return entryOf(nodeOf(directory.parent as Fs.NodeId));
+    return entryOf(existing(directory, name));
+  }
+
   return {
     nodeCount: () => nodes.size,
     openCount: () => handles.size,
 
-    lookup(parent, name): Fs.Entry {
-      if (name === ".") return entryOf(nodeOf(parent)); // any inode: how a file handle is opened again
-      const directory = directoryOf(parent);
-      if (name === "..") return entryOf(nodeOf(directory.parent as Fs.NodeId));
-      return entryOf(existing(directory, name));
-    },
+    find: lookup, // the kernel is to remember nothing
+    lookup,
     isSnapshotDirectory: () => false,
     forget(id, count): void {
       const node = nodes.get(id);
@@ -427,6 +430,7 @@ export function memoryFileSystem({ clock, durableAt = () => 0 }: MemoryFileSyste
       nameBytesMax: NAME_BYTES_MAX,
     }),
 
+    findXattr: (id, name) => nodeOf(id).xattrs.get(name),
     getXattr(id, name): Uint8Array {
       const found = nodeOf(id).xattrs.get(name);
       if (found === undefined) throw new FsError("ENODATA", name);

@@ -18,7 +18,6 @@ import {
   type FileSystem,
   type Handle,
   type Name,
-  NO_ENTRY,
   NOT_RESIDENT,
   type NodeId,
   type Opened,
@@ -60,6 +59,7 @@ const EIO = errnoOf("EIO");
 const EINVAL = errnoOf("EINVAL");
 const ENXIO = errnoOf("ENXIO");
 const ERANGE = errnoOf("ERANGE");
+const ENODATA = errnoOf("ENODATA");
 const ENOTTY = errnoOf("ENOTTY");
 const ENOSYS = errnoOf("ENOSYS");
 const ESTALE = errnoOf("ESTALE");
@@ -242,12 +242,8 @@ function lookup(connection: Connection, fs: FileSystem): number {
   const named = nodeNamed(connection, name);
   // The kernel is to keep no such name: the file would be in use for as long.
   if (named !== undefined) return entry(connection, { ...fs.lookup(named, "." as Name), entryValidMs: 0 });
-  try {
-    return entry(connection, fs.lookup(connection.node, name));
-  } catch (error) {
-    if (error !== NO_ENTRY) throw error;
-    return putAbsence(connection.replyView, BODY);
-  }
+  const found = fs.find(connection.node, name);
+  return found === undefined ? putAbsence(connection.replyView, BODY) : entry(connection, found);
 }
 
 /** The node that a name is the number of, if it begins as ours do and we are who asks. */
@@ -604,7 +600,9 @@ function isRefusedXattr({ posixAcl }: Connection, name: string): boolean {
 function getXattr(connection: Connection, fs: FileSystem, view: DataView): number {
   const name = takeName(connection);
   if (isRefusedXattr(connection, name)) return -EOPNOTSUPP;
-  return probed(connection, fs.getXattr(connection.node, name), abi.getxattrRequest.get.sizeBytes(view, ARGUMENTS));
+  const found = fs.findXattr(connection.node, name);
+  if (found === undefined) return -ENODATA;
+  return probed(connection, found, abi.getxattrRequest.get.sizeBytes(view, ARGUMENTS));
 }
 
 function listXattrs(connection: Connection, fs: FileSystem, view: DataView): number {
