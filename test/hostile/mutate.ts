@@ -12,7 +12,7 @@ function pick<T>(random: Random, list: readonly T[]): T {
   return list[below(random, list.length)] as T;
 }
 
-/** Puts another number into a field of 1, 2, 4 or 8 bytes. `near`: numbers that mean something where it stands. */
+/** Puts another number into a field of 1, 2, 4 or 8 bytes, if it is not cut off. `near`: numbers that mean something where it stands. */
 export function mutateNumber(
   random: Random,
   view: DataView,
@@ -20,6 +20,7 @@ export function mutateNumber(
   sizeBytes: number,
   near: readonly number[],
 ): void {
+  if (at + sizeBytes > view.byteLength) return;
   const value = ((): number => {
     switch (below(random, 5)) {
       case 0:

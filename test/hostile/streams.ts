@@ -100,12 +100,10 @@ function mutateBody(random: Random, frame: Uint8Array): Uint8Array {
   else if (patchCount > 0 && below(random, 2) === 0) {
     const at = frameHeader.size + runCount * runRecord.size + below(random, patchCount) * patchRecord.size;
     if (below(random, 3) === 0) mutateNumber(random, view, below(random, frame.length - 3), 2, []);
-    else if (at + patchRecord.size <= frame.length)
-      mutateField(random, view, at, patchRecord.layout[below(random, 4)] as LayoutRow, [0, 1, 16, 100]);
+    else mutateField(random, view, at, patchRecord.layout[below(random, 4)] as LayoutRow, [0, 1, 16, 100]);
   } else if (runCount > 0 && below(random, 3) > 0) {
     const at = frameHeader.size + below(random, runCount) * runRecord.size;
-    if (at + runRecord.size <= frame.length)
-      mutateField(random, view, at, runRecord.layout[below(random, 2)] as LayoutRow, [0, 1, 31, 32, 2047, 2048]);
+    mutateField(random, view, at, runRecord.layout[below(random, 2)] as LayoutRow, [0, 1, 31, 32, 2047, 2048]);
   } else mutateNumber(random, view, frameHeader.size + below(random, Math.max(1, body.length - 4)), 4, []);
   return frame;
 }
@@ -138,7 +136,7 @@ function mutateHeaderBody(random: Random, body: Uint8Array): Uint8Array {
 
 function mutateRow(random: Random, view: DataView, at: number, rows: readonly LayoutRow[]): void {
   const row = rows[below(random, rows.length)] as LayoutRow;
-  if (at + row.offset + row.sizeBytes <= view.byteLength) mutateField(random, view, at, row, [1, 2, 2048, 64]);
+  mutateField(random, view, at, row, [1, 2, 2048, 64]);
 }
 
 /** Lengths and checksums of all frames, the number of their stream, and the digest. */
