@@ -21,8 +21,9 @@ const HOLDERS_MAX = 8;
 const REGIONS_MAX = 200_000;
 
 export function spaceOf(volume: Volume): SpaceHolders {
-  const { blockCount, reservedBlocks, availableBlocks, usedBlocks, activeBlocks } = volume.status();
-  const snapshotBlocks = Math.max(0, usedBlocks - activeBlocks);
+  const { blockCount, reservedBlocks, availableBlocks } = volume.status();
+  // Of the last consistency point: what has been freed since is in use still, and no snapshot's.
+  const snapshotBlocks = volume.committed.usedBlocks - volume.committed.activeBlocks;
   const nearlyFull = availableBlocks * 10 < blockCount - reservedBlocks;
   const names = volume.snapshots().map(({ name }) => name);
   const isShort = names.length * regionCountOf(blockCount) <= REGIONS_MAX;
