@@ -268,8 +268,9 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   }
 
   function fail(message: string): void {
+    if (state.failure !== undefined) return; // the server thread says it too, when it is told
     if (state.phase === "serving") state.phase = "failed";
-    state.failure ??= message;
+    state.failure = message;
     report(state, `the volume has failed, and is read-only until it is mounted again: ${message}`);
     waiting.failed(message);
   }
