@@ -2,7 +2,7 @@
  * What must be durable before its reply goes out: the server thread's side of it. A frame of the change log is the way,
  * a consistency point the other one, where the log cannot take what has changed.
  */
-import { type ChangeSeq, changeSeq } from "../core/numbers.ts";
+import { type ChangeSeq, type CpCount, changeSeq } from "../core/numbers.ts";
 import type { DurableAt } from "../fs/file-system.ts";
 import type { LogFrame } from "../volume/change-log/frames.ts";
 import type { Volume } from "../volume/volume.ts";
@@ -46,10 +46,22 @@ function makeRoomInLog(server: Server): void {
   if (server.volume.log.isHalfFull && server.turns.state.phase === "idle") wantEased(server, "log");
 }
 
+/** By the next consistency point. While one is in flight it is too early for that: after it the log may be open. */
 function wantDurable(server: Server, seq: ChangeSeq): void {
   const { state } = server.turns;
-  if (state.phase === "flushing" && state.cp.logSeq >= seq) return;
-  if (server.volume.committed.logSeq < seq) wantEased(server, "fsync");
+  if (state.phase === "flushing") server.awaitedSeq = Math.max(server.awaitedSeq, seq);
+  else if (server.volume.committed.logSeq < seq) wantEased(server, "fsync");
+}
+
+/**
+ * A consistency point is committed. What waits for more than it has is made durable by the log, if it is open now: else those who
+ * come while one is in flight would each time need another one, and the log would stay closed as long as there are any.
+ */
+export function committed(server: Server, cpCount: CpCount): void {
+  const { volume, turns, awaitedSeq } = server;
+  turns.committed(cpCount);
+  if (turns.state.phase !== "idle" || awaitedSeq <= volume.committed.logSeq) return; // or the next one is on its way, which has it
+  if (!postToLog(server, { kind: "tell", seq: changeSeq(volume.log.seq) })) wantEased(server, "fsync");
 }
 
 /** The last change, once for each: what a reply waits for when every change must be durable before its reply. */

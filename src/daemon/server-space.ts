@@ -1,6 +1,7 @@
 /** Memory and space, the server thread's share: changes stay within their bound, and a full volume is given a chance. */
 import type { FsError } from "../core/errors.ts";
 import type { Volume } from "../volume/volume.ts";
+import { committed } from "./server-durable.ts";
 import { reclaim, relieveSlice, wantEased } from "./server-slices.ts";
 import type { Server } from "./server-state.ts";
 import { fullText, spaceOf } from "./space-holders.ts";
@@ -84,7 +85,7 @@ export function settle(server: Server): void {
 /** In the middle of a request: what concerns consistency points is handled, everything else is put off. */
 function waitForMain(server: Server): void {
   const message = server.inbox.wait();
-  if (message.kind === "committed") server.turns.committed(message.cpCount);
+  if (message.kind === "committed") committed(server, message.cpCount);
   else if (message.kind === "failed") server.turns.fail(message.message);
   else server.inbox.putOff(message);
 }

@@ -29,6 +29,8 @@ export interface Server {
   relieveAtBytes: number;
   /** What a consistency point would have to write at once is being written before, slice by slice; what freezes it waits. */
   easing: { slicesLeft: number; readonly waiting: (() => void)[] } | undefined;
+  /** The last change that somebody at the main thread waits for while a consistency point is in flight that has it not. */
+  awaitedSeq: number;
   /** What is to wait for deleted files until they are freed, or until then. */
   readonly reclaiming: { readonly untilMs: number; readonly take: () => void }[];
   /** The main thread was told that there is something to go on with, and has not answered yet. */

@@ -39,7 +39,7 @@ import { beats } from "./light-sleep.ts";
 import { openLogFile } from "./log-file.ts";
 import { logLine } from "./log-line.ts";
 import { errnoFor, plainError } from "./plain-error.ts";
-import { hold, lastChange, makeDurable, postToLog } from "./server-durable.ts";
+import { committed, hold, lastChange, makeDurable, postToLog } from "./server-durable.ts";
 import { afterEasing, afterReclaiming, endWaiting, goOn, offerToGoOn, slicesOf, wantEased } from "./server-slices.ts";
 import { balance, fullNotes, makeSpace, openRoom, settle } from "./server-space.ts";
 import type { Server } from "./server-state.ts";
@@ -119,6 +119,7 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     isUnfinished: false,
     isAsked: false,
     stuckAtCp: undefined,
+    awaitedSeq: 0,
     writers: makeWriters(),
     room: undefined,
     nowMs,
@@ -286,7 +287,7 @@ function receive(server: Server, message: ToServer, again: Again): void {
       if (volume.dirty) wantEased(server, message.cause);
       return;
     case "committed":
-      turns.committed(message.cpCount);
+      committed(server, message.cpCount);
       return;
     case "failed":
       turns.fail(message.message);
