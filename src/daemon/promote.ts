@@ -8,6 +8,8 @@ import { systemClock, systemRandom } from "./system.ts";
 export interface Promoted {
   readonly volume: string;
   readonly cpCount: number;
+  /** Snapshots with the last states that it got from its source. */
+  readonly snapshots: readonly string[];
 }
 
 /** UserError "in-use" while the mirror is served, "mismatch" when it is none. */
@@ -25,9 +27,9 @@ export function promoteMirror(path: string): Promoted {
     if (volume.status().role !== "mirror") {
       throw new UserError("mismatch", `${path} is no mirror`, "it can be mounted for writing as it is");
     }
-    volume.setRole("active");
+    const snapshots = volume.promote();
     volume.takeCp("sync");
-    return { volume: path, cpCount: volume.committed.cpCount };
+    return { volume: path, cpCount: volume.committed.cpCount, snapshots };
   } finally {
     device.close();
   }

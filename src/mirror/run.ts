@@ -200,7 +200,8 @@ function reporter(log: (line: string) => void): (status: SourceStatus) => void {
   let connected = false;
   let error: string | undefined;
   let transfers = 0;
-  return ({ peer, connectedSince, lastError, transfer, counts }) => {
+  return ({ phase, peer, connectedSince, lastError, transfer, counts }) => {
+    if (phase === "ended") return; // why, the caller is told
     const isConnected = connectedSince !== undefined;
     if (isConnected && !connected) log(`connected to ${peer}`);
     if (lastError !== undefined && lastError !== error) log(isConnected ? lastError : `${lastError}; trying again`);

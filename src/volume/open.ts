@@ -6,7 +6,7 @@ import { FsError, UserError } from "../core/errors.ts";
 import { type CpCount, cpCount } from "../core/numbers.ts";
 import { shaped } from "../core/shaped.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
-import { type Fsinfo, ROLE_MIRROR } from "../format/fsinfo.ts";
+import { type Fsinfo, ROLE_ACTIVE, ROLE_MIRROR } from "../format/fsinfo.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import { openBlockStore } from "../tree/block-store.ts";
 import { treeOfRecord } from "../tree/block-tree.ts";
@@ -24,6 +24,7 @@ import {
   reclaimable,
   renameSnapshot,
   restoreSnapshot,
+  showSnapshots,
   snapshotPlanes,
 } from "./snapshots.ts";
 import { type Allocator, openAllocator } from "./space/allocator.ts";
@@ -218,10 +219,11 @@ function volumeOf(state: VolumeState): Volume {
     renameSnapshot: (from, into) => renameSnapshot(state, from, into),
     restoreSnapshot: (name) => restoreSnapshot(state, name),
     reclaimable: (names) => reclaimable(state, names),
-    setRole(role): void {
+    promote(): readonly string[] {
       allocatorOf(state);
-      state.committed = { ...state.committed, role: role === "mirror" ? ROLE_MIRROR : 0 };
+      state.committed = { ...state.committed, role: ROLE_ACTIVE };
       state.rootChanged = true;
+      return showSnapshots(state);
     },
     follow: () => follow(state),
     repairCopies(): readonly BadCopy[] {

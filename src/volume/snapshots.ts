@@ -61,6 +61,13 @@ export function renameSnapshot(state: VolumeState, from: string, into: string): 
   state.table.replace({ ...record, name: into });
 }
 
+/** Makes the hidden snapshots like all others. Returns their names. */
+export function showSnapshots(state: VolumeState): readonly string[] {
+  const hidden = state.table.records.filter(({ flags }) => (flags & SNAPSHOT_MIRROR) !== 0);
+  for (const record of hidden) state.table.replace({ ...record, flags: record.flags & ~SNAPSHOT_MIRROR });
+  return hidden.map(({ name }) => name);
+}
+
 /** The active filesystem becomes that of the snapshot; changes since the last CP are dropped with it. */
 export function restoreSnapshot(state: VolumeState, name: string): void {
   const record = existing(state, name);

@@ -147,8 +147,11 @@ export interface Volume {
   /** Blocks that would become free if all the named snapshots were deleted together: exact. */
   reclaimable(names: readonly string[]): number;
 
-  /** Makes a mirror an ordinary volume, or the reverse, at the next CP. */
-  setRole(role: "active" | "mirror"): void;
+  /**
+   * Makes a mirror an ordinary volume at the next CP. The hidden snapshots that its source took are listed from then on, for
+   * there is nobody else who would delete them: returns their names.
+   */
+  promote(): readonly string[];
 
   /** Read-only volumes: looks at fsinfo again and moves `active` to a newer CP. True when it moved. */
   follow(): boolean;

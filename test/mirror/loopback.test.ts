@@ -6,12 +6,15 @@ import { existsSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
+import { manualClock } from "../../src/core/clock.ts";
 import { UserError } from "../../src/core/errors.ts";
-import { below } from "../../src/core/prng.ts";
+import { below, prng } from "../../src/core/prng.ts";
+import { promoteMirror } from "../../src/daemon/promote.ts";
 import { openFileDevice } from "../../src/device/file-device.ts";
 import { openReadOnly } from "../../src/image/open-state.ts";
 import { createKey, readKey } from "../../src/mirror/key.ts";
 import { checkVolume } from "../../src/volume/check.ts";
+import { openVolume } from "../../src/volume/open.ts";
 import { temporaryDirectory } from "../support/temp.ts";
 import {
   assertMirrored,
@@ -277,6 +280,36 @@ test("an ordinary volume, a foreign file and a volume in use are not served", as
   await assert.rejects(startServe(t, { volume: mirror, key }), { name: "UserError", failure: "in-use" });
 });
 
+test("a promoted mirror is an ordinary volume, and the states that it got from its source are snapshots that can be deleted", async (t) => {
+  const directory = temporaryDirectory(t);
+  const key = makeKey(directory);
+  const source = makeSourceFile(t, join(directory, "source.tm"));
+  const mirror = join(directory, "mirror.tm");
+  const serve = await startServe(t, { volume: mirror, key });
+  const run = startRun(t, source, { to: serve.address, key });
+  source.write("file", 300_000);
+  await follow(source, mirror);
+  assert.throws(() => promoteMirror(mirror), { name: "UserError", failure: "in-use" });
+  await run.stop();
+  await serve.stop();
+
+  const { snapshots } = promoteMirror(mirror);
+  assert.notDeepEqual(snapshots, []);
+  const device = openFileDevice(mirror, { writable: true });
+  const volume = openVolume({ device, clock: manualClock(), random: prng(1), writable: true });
+  assert.deepEqual(
+    volume.snapshots().map(({ name, flags }) => [name, flags]),
+    snapshots.map((name) => [name, 0]),
+  );
+  for (const name of snapshots) volume.deleteSnapshot(name);
+  volume.takeCp("snapshot");
+  assert.equal(volume.committed.usedBlocks, volume.committed.activeBlocks);
+  assert.deepEqual(checkVolume(device).findings, []);
+  device.close();
+  assert.throws(() => promoteMirror(mirror), { name: "UserError", failure: "mismatch" });
+  await assert.rejects(startServe(t, { volume: mirror, key }), { name: "UserError", failure: "mismatch" });
+});
+
 test("a sidecar with another key stops with a message; one that finds nobody goes on trying", async (t) => {
   const directory = temporaryDirectory(t);
   const key = makeKey(directory);
@@ -285,6 +318,7 @@ test("a sidecar with another key stops with a message; one that finds nobody goe
   const serve = await startServe(t, { volume: mirror, key });
   const wrong = startRun(t, source, { to: serve.address, key: makeKey(directory, "wrong") });
   await assert.rejects(wrong.ended, { name: "UserError", failure: "mismatch" });
+  assert.deepEqual(wrong.lines, [], "it does not try again");
   assert.ok(
     serve.lines.some((line) => line.includes("another key")),
     serve.lines.join("\n"),

@@ -19,6 +19,12 @@ export const mirrorPromoteCommand = command({
     const { promoteMirror } = await import("../../daemon/promote.ts");
     const output = makeOutput({ json });
     if (!force) await confirm(`Make ${volume} an ordinary volume, that follows its source no more?`);
-    output.result(promoteMirror(volume), () => "");
+    const promoted = promoteMirror(volume);
+    output.result(promoted, () => "");
+    if (promoted.snapshots.length > 0) {
+      output.note(
+        `the last states that it got from its source are kept as snapshots: ${promoted.snapshots.join(", ")}`,
+      );
+    }
   },
 });
