@@ -21,28 +21,33 @@ export type SnapshotId = Brand<number, "SnapshotId">;
 export const U32_MAX = 0xffff_ffff;
 
 export function vbn(n: number): Vbn {
-  assert(Number.isInteger(n) && n >= 0 && n <= U32_MAX, `vbn out of range: ${n}`);
+  check(Number.isInteger(n) && n >= 0 && n <= U32_MAX, "vbn", n);
   return n as Vbn;
 }
 
 export function ino(n: number): Ino {
-  assert(Number.isInteger(n) && n >= 0 && n <= U32_MAX, `ino out of range: ${n}`);
+  check(Number.isInteger(n) && n >= 0 && n <= U32_MAX, "ino", n);
   return n as Ino;
 }
 
 export function cpCount(n: number): CpCount {
-  assert(Number.isSafeInteger(n) && n >= 0, `cp count out of range: ${n}`);
+  check(Number.isSafeInteger(n) && n >= 0, "cp count", n);
   return n as CpCount;
 }
 
 export function changeSeq(n: number): ChangeSeq {
-  assert(Number.isSafeInteger(n) && n >= 0, `change number out of range: ${n}`);
+  check(Number.isSafeInteger(n) && n >= 0, "change number", n);
   return n as ChangeSeq;
 }
 
 export function snapshotId(n: number): SnapshotId {
-  assert(Number.isInteger(n) && n >= 1 && n <= U32_MAX, `snapshot id out of range: ${n}`);
+  check(Number.isInteger(n) && n >= 1 && n <= U32_MAX, "snapshot id", n);
   return n as SnapshotId;
+}
+
+/** The text is made when it fails only: every block and every inode that is met is checked. */
+function check(isInRange: boolean, what: string, n: number): void {
+  if (!isInRange) assert.fail(`${what} out of range: ${n}`);
 }
 
 /** Marks a state that the types cannot rule out but the program never reaches. */

@@ -105,11 +105,16 @@ export const u32: Field<number> = {
   setter: (offset) => (view, at, value) => view.setUint32(at + offset, value, true),
 };
 
+/** What fits one word stays a small integer to V8, in code that is not optimized too; the product would be a number on the heap. */
+function whole(low: number, high: number): number {
+  return high === 0 ? low : low + high * TWO_32;
+}
+
 /** A u64 as a number. Values above 2^53 - 1 come out rounded: a reader of foreign bytes checks the range. */
 export const u64: Field<number> = {
   kind: "u64",
   sizeBytes: 8,
-  getter: (offset) => (view, at) => view.getUint32(at + offset, true) + view.getUint32(at + offset + 4, true) * TWO_32,
+  getter: (offset) => (view, at) => whole(view.getUint32(at + offset, true), view.getUint32(at + offset + 4, true)),
   setter: (offset) => (view, at, value) => {
     view.setUint32(at + offset, value >>> 0, true);
     view.setUint32(at + offset + 4, Math.floor(value / TWO_32), true);
@@ -120,7 +125,7 @@ export const u64: Field<number> = {
 export const i64: Field<number> = {
   kind: "i64",
   sizeBytes: 8,
-  getter: (offset) => (view, at) => view.getUint32(at + offset, true) + view.getInt32(at + offset + 4, true) * TWO_32,
+  getter: (offset) => (view, at) => whole(view.getUint32(at + offset, true), view.getInt32(at + offset + 4, true)),
   setter: (offset) => (view, at, value) => {
     const high = Math.floor(value / TWO_32);
     view.setUint32(at + offset, value - high * TWO_32, true);

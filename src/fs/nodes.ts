@@ -120,7 +120,7 @@ const OLD_STATES_MAX = 64;
 const OLD_OPEN_STATES_MAX = 1024;
 
 export function inoOf(node: NodeId): number {
-  return node % TWO_32;
+  return node >>> 0; // a small integer to V8 too, which a remainder is not
 }
 
 /** Is it a virtual directory .snapshot? */
