@@ -204,7 +204,7 @@ function checkLog({ device, logFile, fsinfo }: WhereLogIs, report: Report, notes
   if (isApart && logFile === undefined)
     notes.push(
       `the change log was not looked at: it is in a file of its own, with identity ${formatUuid(fsinfo.logUuid)}; ` +
-        "to check that too: -o log=FILE",
+        "to check that too: --log FILE",
     );
   if (!isApart && logFile !== undefined) notes.push("the change log is not in the file that was named");
   const location = isApart ? locationInFile(logFile, fsinfo, report) : { device, place: fsinfo };

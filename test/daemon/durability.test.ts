@@ -148,7 +148,7 @@ test("a log in a file of its own: used, asked for after a crash, not needed afte
   const looked = [[], ["--log", log], ["-o", `log=${volume}`]].map((more) => tidemark(["check", volume, ...more]));
   const [unlooked, clean, noLog] = await Promise.all(looked);
   assert.equal(unlooked?.code, 0);
-  assert.match(unlooked.stdout, /note: the change log was not looked at.*-o log=FILE/);
+  assert.match(unlooked.stdout, /note: the change log was not looked at.*--log FILE/);
   assert.equal(clean?.code, 0);
   assert.match(clean.stdout, /note: the change log has [0-9]+ changes since/);
   assert.equal(noLog?.code, 3);
