@@ -1,10 +1,11 @@
 /**
  * The work on small files, run as a process of its own in the directory it is given: `node work.js ACTION DIRECTORY COUNT
- * [PREFIX]`. Prints the seconds taken. A call costs Node about a microsecond, the same for every peer.
+ * [PREFIX [UNTIL]]`. Prints the seconds taken. A call costs Node about a microsecond, the same for every peer.
  */
 
 import {
   closeSync,
+  existsSync,
   fdatasyncSync,
   fsyncSync,
   mkdirSync,
@@ -20,7 +21,7 @@ import { chdir } from "node:process";
 import { crc32 } from "node:zlib";
 
 /** What it returns is printed; else the seconds it took are. */
-type Action = (count: number, prefix: string) => number | string | void;
+type Action = (count: number, prefix: string, until?: string) => number | string | void;
 
 const block = Buffer.alloc(4096, "Tidemark benchmark. ");
 const MIB = 1 << 20;
@@ -79,12 +80,15 @@ const actions: Readonly<Record<string, Action>> = {
     }
     return slowestMs;
   },
-  /** Empty files made, looked at and removed for `count` milliseconds: prints when each was done, and the milliseconds it took. */
-  latency: (durationMs, prefix) => {
+  /**
+   * Empty files made, looked at and removed for `count` milliseconds, or until there is a file `until`: prints when each was done,
+   * and the milliseconds it took.
+   */
+  latency: (durationMs, prefix, until = "") => {
     const doneAt: number[] = [];
     const tookMs: number[] = [];
     const endMs = performance.now() + durationMs;
-    for (let nowMs = performance.now(); nowMs < endMs; ) {
+    for (let nowMs = performance.now(); nowMs < endMs && !existsSync(until); ) {
       createWith(undefined)(1, prefix);
       statSync(name(prefix, 0));
       unlinkSync(name(prefix, 0));
@@ -149,10 +153,10 @@ function noise(length: number): Buffer {
   return bytes;
 }
 
-const [, , actionName = "", directory = "", count = "0", prefix = "f"] = process.argv;
+const [, , actionName = "", directory = "", count = "0", prefix = "f", until = ""] = process.argv;
 const action = actions[actionName];
 if (action === undefined) throw new Error(`there is no action ${actionName}`);
 chdir(directory);
 const beganMs = performance.now();
-const result = action(Number(count), prefix);
+const result = action(Number(count), prefix, until);
 process.stdout.write(String(result ?? (performance.now() - beganMs) / 1000));
