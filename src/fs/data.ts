@@ -237,7 +237,7 @@ function checkOpen(state: State, inode: Inode, flags: number): void {
 
 /** What nobody can name and nobody uses is about to be freed. */
 function checkNotDoomed(state: State, inode: Inode): void {
-  if (state.writable && inode.linkCount === 0 && !state.uses.has(inode.ino)) {
+  if (state.writable && inode.linkCount === 0 && state.uses.of(inode.ino) === 0) {
     throw new FsError("ESTALE", `inode ${inode.ino} has been deleted`);
   }
 }

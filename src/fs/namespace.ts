@@ -357,7 +357,7 @@ function takeAway(context: Context, place: Place, name: Name, child: Inode): voi
   inodes.reserve(removeBound(file) + inodesBound(inodes, 2) + (isLast ? orphans.bound() : 0), "delete");
   inodes.markDirty(dir);
   inodes.markDirty(child);
-  const doom = isLast ? orphans.prepare(child, { isUsed: state.uses.has(child.ino) }) : undefined;
+  const doom = isLast ? orphans.prepare(child, { isUsed: state.uses.of(child.ino) > 0 }) : undefined;
   removeEntry(file, inodes.hashSeed, name);
   const now = context.clock.now();
   dir.entryCount -= 1;

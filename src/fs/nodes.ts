@@ -28,6 +28,7 @@
  */
 
 import type { Time } from "../core/clock.ts";
+import { type Counts, counts } from "../core/counts.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { U32_MAX } from "../core/numbers.ts";
 import { shaped } from "../core/shaped.ts";
@@ -59,7 +60,7 @@ export interface State {
    * How often each inode is in use, by ino, where files can be deleted: lookups that the kernel has not forgotten, and open
    * handles. A deleted file stays what it is, and its number its own, until this is 0.
    */
-  readonly uses: Map<number, number>;
+  readonly uses: Counts;
 }
 
 export interface States {
@@ -114,7 +115,7 @@ const VIEWS_MAX = 2 ** 19;
 /** Views kept although the kernel has forgotten them. */
 const RESTING_VIEWS_MAX = 1024;
 /** What nothing is counted in. */
-const NO_USES: Map<number, number> = new Map();
+const NO_USES: Counts = counts();
 /** Old states of a following mount that are kept: with and without open files. */
 const OLD_STATES_MAX = 64;
 const OLD_OPEN_STATES_MAX = 1024;
@@ -184,7 +185,7 @@ export function openStates(options: StatesOptions): States {
     const { inodes, writable, snapshotId, inoHigh, topIno } = fields;
     const number = numberNext;
     numberNext = (numberNext + 1) % STATE_NUMBER_END;
-    const uses = writable ? new Map<number, number>() : NO_USES;
+    const uses = writable ? counts() : NO_USES;
     const state = { number, inodes, writable, snapshotId, inoHigh, topIno, lookupCount: 0, handleCount: 0, uses };
     byNumber.set(number, state);
     if (topIno === ROOT_INO) collectStores(); // a view has the store of its snapshot
@@ -305,17 +306,11 @@ export function openStates(options: StatesOptions): States {
   }
 
   function use(state: State, ino: number): void {
-    if (state.writable && state.inodes !== undefined) state.uses.set(ino, (state.uses.get(ino) ?? 0) + 1);
+    if (state.writable && state.inodes !== undefined) state.uses.add(ino, 1);
   }
 
   function unuse(state: State, ino: number, count: number): void {
-    const known = state.uses.get(ino);
-    if (known === undefined) return;
-    if (known > count) {
-      state.uses.set(ino, known - count);
-      return;
-    }
-    state.uses.delete(ino);
+    if (state.uses.of(ino) === 0 || state.uses.take(ino, count) > 0) return;
     if (state === current) options.becameUnused(ino);
   }
 

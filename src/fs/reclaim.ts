@@ -23,6 +23,7 @@
 
 import assert from "node:assert/strict";
 import { BLOCK_BYTES } from "../core/block.ts";
+import { counts } from "../core/counts.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { shaped } from "../core/shaped.ts";
 import { FIRST_FREE_INO, ORPHAN_BLOCKS_MAX, ORPHAN_INO } from "../format/constants.ts";
@@ -91,7 +92,7 @@ export function openOrphans(inodes: InodeFile): Orphans {
   const freeSlots: number[] = [];
   const doomed = new Set<number>();
   /** Heirs that a file has, by its number. */
-  const heirs = new Map<number, number>();
+  const heirs = counts();
   const linkable = new Set<number>();
   let slotCount = 0;
 
@@ -118,7 +119,7 @@ export function openOrphans(inodes: InodeFile): Orphans {
 
   function doom(inode: Inode): void {
     doomed.add(inode.ino);
-    if (inode.donor !== 0) heirs.set(inode.donor, (heirs.get(inode.donor) ?? 0) + 1);
+    if (inode.donor !== 0) heirs.add(inode.donor, 1);
   }
 
   function checked(ino: number, slot: number): Inode {
@@ -207,7 +208,7 @@ export function openOrphans(inodes: InodeFile): Orphans {
 
   /** What can be freed next: no file before its heirs. */
   function nextDoomed(): number | undefined {
-    for (const ino of doomed) if (!heirs.has(ino)) return ino;
+    for (const ino of doomed) if (heirs.of(ino) === 0) return ino;
     return undefined;
   }
 
@@ -222,20 +223,22 @@ export function openOrphans(inodes: InodeFile): Orphans {
     if (inode === undefined) throw new CorruptionError(`orphan ${ino} is free`);
     const { donor } = inode;
     try {
-      inodes.reserve(bound(), "delete");
-      inodes.markDirty(inode);
-      if (!(donor === 0 ? shorten(inode) : shortenHeir(inode))) return;
-      freeInode(inode);
+      if (!freeSlice(inode)) return;
     } catch (error) {
-      // A damaged file must not keep the others from being freed: it stays an orphan until the volume is opened again.
-      const isDamaged = error instanceof CorruptionError || (error instanceof FsError && error.code === "EIO");
-      if (isDamaged) doomed.delete(ino);
+      if (isDamage(error)) doomed.delete(ino);
       throw error;
     }
     doomed.delete(ino);
-    const heirsLeft = (heirs.get(donor) ?? 1) - 1;
-    if (heirsLeft > 0) heirs.set(donor, heirsLeft);
-    else heirs.delete(donor);
+    heirs.take(donor, 1);
+  }
+
+  /** True: it is freed, with all it held. */
+  function freeSlice(inode: Inode): boolean {
+    inodes.reserve(bound(), "delete");
+    inodes.markDirty(inode);
+    if (!(inode.donor === 0 ? shorten(inode) : shortenHeir(inode))) return false;
+    freeInode(inode);
+    return true;
   }
 
   function release(inode: Inode, first: number, end: number): void {
@@ -254,7 +257,7 @@ export function openOrphans(inodes: InodeFile): Orphans {
     heir.tree.sizeBytes = tree.sizeBytes;
     takeSlot(slot, heir);
     moveBlocks(inodes.store, tree, heir.tree, first, to);
-    if (first === 0 && to === Number.POSITIVE_INFINITY && !heirs.has(inode.ino)) {
+    if (first === 0 && to === Number.POSITIVE_INFINITY && heirs.of(inode.ino) === 0) {
       heir.tree.blockCount = tree.blockCount;
       tree.blockCount = 0;
     } else heir.donor = inode.ino;
@@ -277,7 +280,7 @@ export function openOrphans(inodes: InodeFile): Orphans {
       // What has indirect blocks must read them to be freed, which can fail: it goes by way of the orphan file.
       const hidden = xattrInode(inodes, inode);
       if (hidden !== undefined) inodes.markDirty(hidden);
-      const isSmall = inode.tree.height === 0 && (hidden?.tree.height ?? 0) === 0 && !heirs.has(inode.ino);
+      const isSmall = inode.tree.height === 0 && (hidden?.tree.height ?? 0) === 0 && heirs.of(inode.ino) === 0;
       if (isUsed || !isSmall) return { inode, slot: prepareSlot(), isUsed };
       inodes.prepareFree(inode);
       if (hidden !== undefined) inodes.prepareFree(hidden);
@@ -312,7 +315,7 @@ export function openOrphans(inodes: InodeFile): Orphans {
       doomNow(inode);
     },
     release,
-    hasHeirs: (ino) => heirs.has(ino),
+    hasHeirs: (ino) => heirs.of(ino) > 0,
     reclaimSlice,
     get doomedCount(): number {
       return nextDoomed() === undefined ? 0 : doomed.size;
@@ -321,12 +324,18 @@ export function openOrphans(inodes: InodeFile): Orphans {
 
   /** Its first slice is freed at once, which may be all of it. Nobody waits for that to succeed: it is an orphan already. */
   function doomNow(inode: Inode): void {
-    doom(inode);
-    if (heirs.has(inode.ino)) return;
+    let isDone = false;
     try {
-      reclaim(inode.ino);
+      isDone = heirs.of(inode.ino) === 0 && freeSlice(inode);
     } catch (error) {
       if (!(error instanceof FsError) && !(error instanceof CorruptionError)) throw error;
+      isDone = isDamage(error);
     }
+    if (!isDone) doom(inode);
   }
+}
+
+/** A damaged file must not keep the others from being freed: it stays an orphan until the volume is opened again. */
+function isDamage(error: unknown): boolean {
+  return error instanceof CorruptionError || (error instanceof FsError && error.code === "EIO");
 }

@@ -116,7 +116,7 @@ function replace(context: Context, move: Move, moved: Inode, target: Inode): voi
   );
   markDirty(move, moved);
   inodes.markDirty(target);
-  const doom = isLast ? orphans.prepare(target, { isUsed: state.uses.has(target.ino) }) : undefined;
+  const doom = isLast ? orphans.prepare(target, { isUsed: state.uses.of(target.ino) > 0 }) : undefined;
   replaceEntry(into.file, inodes.hashSeed, intoName, moved.ino, entryTypeOf(moved.mode));
   try {
     removeEntry(from.file, inodes.hashSeed, fromName);

@@ -187,8 +187,7 @@ export function openInodeFile({ store, tree, writable, hashSeed, counters, cache
       entryCount: 0,
       tree: emptyTree(),
     };
-    dirty.delete(ino); // what is left of a file freed since the last consistency point
-    cache.delete(ino);
+    if (dirty.has(ino)) dirty.set(ino, inode); // in place of what is left of a file freed since the last consistency point
     markDirty(inode);
     counters.generationNext = Math.min(Math.max(counters.generationNext, generation + 1), U32_MAX);
     counters.usedInodes += 1;
@@ -257,6 +256,7 @@ export function openInodeFile({ store, tree, writable, hashSeed, counters, cache
     inode.tree.pointers.fill(0);
     inode.tree.height = 0;
     inode.tree.sizeBytes = 0;
+    unplaced.delete(inode);
     counters.usedInodes -= 1;
     nextIno = Math.min(nextIno, inode.ino);
   }

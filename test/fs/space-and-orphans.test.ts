@@ -285,3 +285,16 @@ test("a deleted file stays what it is, and its number its own, until the kernel 
     "ESTALE",
   );
 });
+
+test("of files that are made and removed, one after the other, nothing stays in memory until the next consistency point", () => {
+  const bench = makeBench();
+  const { fs, volume } = bench;
+  for (let i = 0; i < 1000; i++) {
+    putFile(fs, "/f", "some contents");
+    fs.unlink(ROOT_NODE, asName("f"));
+  }
+  const { unplaced, dirty } = volume.active;
+  assert(unplaced.size < 5, `${unplaced.size} inodes wait for places`);
+  assert(dirty.size < 5, `${dirty.size} inodes are dirty`);
+  assertClean(bench);
+});

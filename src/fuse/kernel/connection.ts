@@ -8,6 +8,7 @@
  */
 
 import { alignedMemory } from "../../core/aligned-memory.ts";
+import { counts } from "../../core/counts.ts";
 import { FsError } from "../../core/errors.ts";
 import { shaped } from "../../core/shaped.ts";
 import type { ControlRequest } from "../../format/control-message.ts";
@@ -254,34 +255,35 @@ function offeredFlags2({ requestView: view, requestBytes }: Connection, at: numb
 }
 
 export function makeWriters(): Writers {
-  const nodes = new Map<Handle, NodeId>();
-  const counts = new Map<NodeId, number>();
-  const cached = new Set<Handle>();
+  /** By handle: these are small numbers. */
+  const nodes: (NodeId | undefined)[] = [];
+  const cached: boolean[] = [];
+  let cachedCount = 0;
+  const handleCounts = counts();
   return shaped({
     add(handle, node, { isCached }): void {
-      nodes.set(handle, node);
-      if (isCached) cached.add(handle);
-      counts.set(node, (counts.get(node) ?? 0) + 1);
+      nodes[handle] = node;
+      cached[handle] = isCached;
+      if (isCached) cachedCount += 1;
+      handleCounts.add(node, 1);
     },
     remove(handle): void {
-      const node = nodes.get(handle);
+      const node = nodes[handle];
       if (node === undefined) return;
-      nodes.delete(handle);
-      cached.delete(handle);
-      const count = (counts.get(node) ?? 1) - 1;
-      if (count === 0) counts.delete(node);
-      else counts.set(node, count);
+      nodes[handle] = undefined;
+      if (cached[handle] === true) cachedCount -= 1;
+      cached[handle] = false;
+      handleCounts.take(node, 1);
     },
-    has: (node) => counts.has(node),
+    has: (node) => handleCounts.of(node) > 0,
     isBesideCached(handle, node): boolean {
-      if (cached.has(handle) || (counts.get(node) ?? 0) < 2 || !nodes.has(handle)) return false;
-      for (const other of cached) if (nodes.get(other) === node) return true;
-      return false;
+      if (cached[handle] !== false || handleCounts.of(node) < 2) return false;
+      return nodes.some((other, at) => other === node && cached[at] === true);
     },
-    isCached: (handle) => cached.has(handle),
-    nodes: () => [...counts.keys()],
+    isCached: (handle) => cached[handle] === true,
+    nodes: () => handleCounts.keys() as NodeId[],
     get cachedCount(): number {
-      return cached.size;
+      return cachedCount;
     },
   });
 }
