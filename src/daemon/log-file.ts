@@ -12,6 +12,7 @@ import { systemRandom } from "./system.ts";
 /** A file that is made has 64 MiB; a block device is used as far. */
 const LOG_FILE_BLOCKS = 16_384;
 const LOG_FILE_BLOCKS_MIN = 64;
+const CHUNK_BLOCKS = 256;
 
 /** Opens the log of this volume, or makes it. UserError "mismatch" when the file has something else. */
 export function openLogFile(path: string, volumeUuid: Uint8Array): LogDevice {
@@ -21,9 +22,7 @@ export function openLogFile(path: string, volumeUuid: Uint8Array): LogDevice {
     device.read(0, 1, block, 0);
     if (block.every((byte) => byte === 0)) return makeLog(device, volumeUuid);
     const head = decodeLogFileHead(block);
-    if (head === undefined || head.blockCount > device.blockCount) {
-      throw new UserError("mismatch", `${path} is not empty, and is no change log`, "name another file");
-    }
+    if (head === undefined || head.blockCount > device.blockCount) throw notEmpty(path);
     if (!sameBytes(head.volumeUuid, volumeUuid)) {
       throw new UserError(
         "mismatch",
@@ -72,10 +71,32 @@ function makeLog(device: FileDevice, volumeUuid: Uint8Array): LogDevice {
       "256 KiB are the least, 64 MiB are used",
     );
   }
+  if (!isEmpty(device, blockCount)) throw notEmpty(device.path);
   preallocate(device, 1, blockCount - 1);
   const uuid = randomUuid(systemRandom);
   device.writeDurable(0, encodeLogFileHead({ blockCount, uuid, volumeUuid }));
   return logDeviceOf(device, { blockCount, uuid });
+}
+
+/** Zeros, as far as it would be used: there are filesystems that begin behind zeros, on a device that is named by mistake. */
+function isEmpty(device: FileDevice, blockCount: number): boolean {
+  const zeros = new Uint8Array(CHUNK_BLOCKS * BLOCK_BYTES);
+  const bytes = new Uint8Array(zeros.length);
+  for (let first = 0; first < blockCount; first += CHUNK_BLOCKS) {
+    const count = Math.min(CHUNK_BLOCKS, blockCount - first);
+    device.read(first, count, bytes, 0);
+    const length = count * BLOCK_BYTES;
+    if (!sameBytes(bytes.subarray(0, length), zeros.subarray(0, length))) return false;
+  }
+  return true;
+}
+
+function notEmpty(path: string): UserError {
+  return new UserError(
+    "mismatch",
+    `${path} is not empty, and is no change log`,
+    "name another file, or write zeros to it if nothing in it is needed",
+  );
 }
 
 function logDeviceOf(
