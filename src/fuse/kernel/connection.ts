@@ -277,7 +277,7 @@ export function makeWriters(): Writers {
     },
     has: (node) => handleCounts.of(node) > 0,
     isBesideCached(handle, node): boolean {
-      if (cached[handle] !== false || handleCounts.of(node) < 2) return false;
+      if (nodes[handle] === undefined || cached[handle] === true || handleCounts.of(node) < 2) return false;
       return nodes.some((other, at) => other === node && cached[at] === true);
     },
     isCached: (handle) => cached[handle] === true,
