@@ -10,7 +10,7 @@ import {
   type Progress,
   type Verb,
 } from "../format/control-message.ts";
-import { identityOf, type SocketFile, socketFiles, volumeKey } from "./control-paths.ts";
+import { identityOf, removeDeadSocket, type SocketFile, socketFiles, volumeKey } from "./control-paths.ts";
 import type { DaemonStatus, Unmounted } from "./daemon-status.ts";
 import { userError } from "./plain-error.ts";
 import type { VerbResults } from "./volume-verbs.ts";
@@ -89,17 +89,19 @@ async function statusInTime(client: ControlClient): Promise<DaemonStatus | "sile
   }
 }
 
-/** Connects; undefined when nobody listens: the socket of a daemon that was killed. */
+/** Connects; undefined when nobody listens: the socket of a daemon that was killed, which is then removed. */
 async function connect(file: SocketFile): Promise<ControlClient | undefined> {
-  const socket = createConnection(file.path);
-  const connected = await new Promise<boolean>((resolve, reject) => {
-    socket.once("connect", () => resolve(true));
+  const { path, ino } = file;
+  const socket = createConnection(path);
+  const refusal = await new Promise<string | undefined>((resolve, reject) => {
+    socket.once("connect", () => resolve(undefined));
     socket.once("error", (error: NodeJS.ErrnoException) => {
-      if (error.code === "ECONNREFUSED" || error.code === "ENOENT") resolve(false);
-      else reject(new UserError("failed", `cannot reach the daemon at ${file.path}: ${error.message}`));
+      if (error.code === "ECONNREFUSED" || error.code === "ENOENT") resolve(error.code);
+      else reject(new UserError("failed", `cannot reach the daemon at ${path}: ${error.message}`));
     });
   });
-  if (!connected) return undefined;
+  if (refusal === "ECONNREFUSED") removeDeadSocket({ path, ino });
+  if (refusal !== undefined) return undefined;
   socket.removeAllListeners("error");
   return clientOf(file, socket);
 }

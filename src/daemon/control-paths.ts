@@ -4,7 +4,7 @@
  * one at most. A read-only mount adds its process id, as there may be many.
  */
 import { createHash } from "node:crypto";
-import { existsSync, lstatSync, mkdirSync, readdirSync, statSync } from "node:fs";
+import { existsSync, linkSync, lstatSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { UserError } from "../core/errors.ts";
 import type { FileIdentity } from "../device/file-device.ts";
@@ -21,6 +21,8 @@ export function identityOf(path: string): FileIdentity | undefined {
 
 export interface SocketFile {
   readonly path: string;
+  /** Its inode number: whoever listens there next makes another file. */
+  readonly ino: number;
   readonly volumeKey: string;
   /** Of a read-only mount; undefined: the writer. */
   readonly pid: number | undefined;
@@ -45,9 +47,30 @@ export function socketFiles(): readonly SocketFile[] {
     const key = match?.[1];
     if (key === undefined) continue;
     const pid = match?.[2] === undefined ? undefined : Number(match[2]);
-    files.push({ path: join(directory, name), volumeKey: key, pid });
+    const path = join(directory, name);
+    const ino = lstatSync(path, { throwIfNoEntry: false })?.ino;
+    if (ino !== undefined) files.push({ path, ino, volumeKey: key, pid });
   }
   return files;
+}
+
+/** Between a daemon's naming its socket and its listening there it refuses as a dead one does. */
+const SOCKET_AGE_MS_MIN = 10_000;
+
+/**
+ * Removes a socket that has refused. A daemon may have put its own in the same place since: what is taken away is looked at
+ * once nobody else can change it, and put back if it is another one.
+ */
+export function removeDeadSocket({ path, ino }: Pick<SocketFile, "path" | "ino">): void {
+  const aside = `${path}.dead-${process.pid}`;
+  try {
+    if (Date.now() - lstatSync(path).mtimeMs < SOCKET_AGE_MS_MIN) return;
+    renameSync(path, aside);
+    if (lstatSync(aside).ino !== ino) linkSync(aside, path);
+    rmSync(aside);
+  } catch {
+    // Somebody else has removed it, or will: it does no harm where it is.
+  }
 }
 
 /** Makes the directory of the sockets: ours, and closed to others. */
