@@ -2,6 +2,7 @@
 import { UserError } from "../core/errors.ts";
 import { openFileDevice } from "../device/file-device.ts";
 import { lockVolume } from "../device/volume-lock.ts";
+import { removeTransferFile } from "../mirror/transfer-state.ts";
 import { openVolume } from "../volume/open.ts";
 import { systemClock, systemRandom } from "./system.ts";
 
@@ -29,6 +30,7 @@ export function promoteMirror(path: string): Promoted {
     }
     const snapshots = volume.promote();
     volume.takeCp("sync");
+    removeTransferFile(path); // with the lock: who serves a new mirror of this name makes its own
     return { volume: path, cpCount: volume.committed.cpCount, snapshots };
   } finally {
     device.close();

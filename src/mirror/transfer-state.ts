@@ -17,7 +17,7 @@ export interface TransferFile {
 
 /** Reads the file, or makes one with a new identity when there is none or it does not verify. */
 export function openTransferFile(volumePath: string, random: Random): TransferFile {
-  const path = `${volumePath}.transfer`;
+  const path = transferPath(volumePath);
   const found = read(path);
   const mirror = found?.mirror ?? randomUuid(random);
   let resume = found === undefined || found.resume.length === 0 ? undefined : decodeResumePoint(found.resume);
@@ -38,6 +38,25 @@ export function openTransferFile(volumePath: string, random: Random): TransferFi
   return file;
 }
 
+/** To be called when the volume is a mirror no more: there is nothing to resume. */
+export function removeTransferFile(volumePath: string): void {
+  const path = transferPath(volumePath);
+  try {
+    rmSync(draftPath(path), { force: true });
+    rmSync(path, { force: true });
+  } catch (cause) {
+    throw new UserError("failed", `cannot remove ${path}: ${(cause as Error).message}`, "", { cause });
+  }
+}
+
+function transferPath(volumePath: string): string {
+  return `${volumePath}.transfer`;
+}
+
+function draftPath(path: string): string {
+  return `${path}.new`;
+}
+
 function read(path: string): ReturnType<typeof decodeTransferState> {
   try {
     return decodeTransferState(new Uint8Array(readFileSync(path)));
@@ -49,7 +68,7 @@ function read(path: string): ReturnType<typeof decodeTransferState> {
 
 /** The old contents or the new, whatever happens, and the new ones when it returns. */
 function replaceFile(path: string, contents: Uint8Array): void {
-  const draft = `${path}.new`;
+  const draft = draftPath(path);
   try {
     rmSync(draft, { force: true }); // what a crash has left, or a link that somebody has laid there
     withDescriptor(openSync(draft, "wx", 0o600), (descriptor) => {

@@ -293,7 +293,9 @@ test("a promoted mirror is an ordinary volume, and the states that it got from i
   await run.stop();
   await serve.stop();
 
+  assert(existsSync(`${mirror}.transfer`));
   const { snapshots } = promoteMirror(mirror);
+  assert(!existsSync(`${mirror}.transfer`), "there is nothing to resume");
   assert.notDeepEqual(snapshots, []);
   const device = openFileDevice(mirror, { writable: true });
   const volume = openVolume({ device, clock: manualClock(), random: prng(1), writable: true });
