@@ -41,7 +41,7 @@ function openOrCreate(path: string): FileDevice {
   try {
     return openFileDevice(path, { writable: true });
   } catch (error) {
-    if (!isMissing(error)) throw error;
+    if (!isMissing(error)) throw cannotOpen(path, error);
     return createFileDevice(path, LOG_FILE_BLOCKS);
   }
 }
@@ -51,11 +51,19 @@ export function openLogToRead(path: string): FileDevice {
   try {
     return openFileDevice(path, { writable: false });
   } catch (cause) {
-    if (!isMissing(cause)) throw cause;
+    if (!isMissing(cause)) throw cannotOpen(path, cause);
     throw new UserError("failed", `there is no file ${path}`, "name the one that the volume was mounted with", {
       cause,
     });
   }
+}
+
+/** In the words of a log: a file device speaks of a volume, and says that there is none. */
+function cannotOpen(path: string, error: unknown): unknown {
+  if (!(error instanceof UserError && error.failure === "no-volume" && error.cause instanceof Error)) return error;
+  return new UserError("failed", `cannot open the change log ${path}: ${error.cause.message}`, "name another file", {
+    cause: error,
+  });
 }
 
 function isMissing(error: unknown): boolean {
