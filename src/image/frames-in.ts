@@ -75,6 +75,10 @@ export interface FrameReader extends StreamPosition {
   end(): void;
 }
 
+/** Nothing is broken: what to do is all said. */
+export const GOES_ON =
+  "the image stream goes on after its trailer: of several images each is a file, or comes by a pipe, of its own";
+
 /** A reader at the start of a stream, or at a frame of one whose frame 0 is known. */
 export function openFrameReader(
   handlers: FrameHandlers,
@@ -116,9 +120,7 @@ export function openFrameReader(
   /** Takes bytes from `at` on, up to the end of a frame header or body; returns how many. */
   function take(chunk: Uint8Array, at: number): number {
     if (header !== undefined && frameNumber === frameCount) {
-      throw new CorruptionError(
-        "the image stream goes on after its trailer: of several images each is a file, or comes by a pipe, of its own",
-      );
+      throw new CorruptionError(GOES_ON);
     }
     if (frame === undefined) {
       const some = fill(head, head.length, chunk, at);

@@ -19,6 +19,7 @@ import {
   type SnapshotIdentity,
 } from "../format/image-frame.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
+import { GOES_ON } from "./frames-in.ts";
 import { openPartReader, type PartReader } from "./targets/file.ts";
 
 export interface SnapshotSummary {
@@ -75,9 +76,8 @@ export async function inspectImage(file: string): Promise<InspectResult> {
 
 /** What a broken stream is called, wherever it is found. */
 export function corrupt(file: string, problem: string, cause?: unknown): UserError {
-  return new UserError("corrupt", `image ${file}: ${problem}`, "make the image again, or use another copy of it", {
-    cause,
-  });
+  const hint = problem === GOES_ON ? "" : "make the image again, or use another copy of it";
+  return new UserError("corrupt", `image ${file}: ${problem}`, hint, { cause });
 }
 
 async function readHeader(reader: PartReader): Promise<{ header: ImageHeader; stream: number }> {

@@ -16,7 +16,7 @@ import { receiveImages } from "../../src/image/receive-images.ts";
 import { sendImage } from "../../src/image/send-image.ts";
 import { openPipeSink, readPipe } from "../../src/image/targets/pipe.ts";
 import { openVolumeFile } from "../../src/image/targets/volume-file.ts";
-import { verifyImages } from "../../src/image/verify.ts";
+import { verifyFile, verifyImages } from "../../src/image/verify.ts";
 import { openVolume } from "../../src/volume/open.ts";
 import { runOk } from "../support/mounts.ts";
 import { temporaryDirectory } from "../support/temp.ts";
@@ -209,6 +209,7 @@ test("verify finds broken files and broken links without a volume", async (t) =>
   writeFileSync(both, Buffer.concat([readFileSync(a), readFileSync(b)]));
   const { files: joined } = await verifyImages({ files: [both] });
   assert.match(joined[0]?.problem ?? "", /goes on after its trailer: of several images each is a file/);
+  await assert.rejects(verifyFile(both), { failure: "corrupt", hint: "" }, "nothing is to be made again");
   const gap = await verifyImages({ files: [a, c] });
   assert.equal(gap.findings, 1);
   assert.match(gap.chainProblem ?? "", /needs snapshot/);
