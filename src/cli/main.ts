@@ -4,6 +4,7 @@
  * Only the file of the command that runs is loaded, and it loads the rooms that do the work only then; of the parser there
  * are two, see plain-line.ts. All errors come here and become one message and one exit code.
  */
+import { UserError } from "../core/errors.ts";
 import { commandTable } from "./command-table.ts";
 import { exitCodes } from "./exit-codes.ts";
 import { exitWhenInterrupted } from "./interrupt.ts";
@@ -18,7 +19,8 @@ const helpers = new Map([
 
 /** Runs one command line, without the name of the program; the file tells its version. Returns the exit code. */
 export async function main(args: readonly string[], packageFile: URL): Promise<number> {
-  process.stdout.on("error", onBrokenPipe);
+  const how = { json: args.includes("--json"), debug: args.includes("--debug") };
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(outputFailed(error, how)));
   const helper = helpers.get(args[0] ?? "");
   if (helper !== undefined) {
     const { mountHelper } = await import("./mount-helper.ts");
@@ -32,7 +34,7 @@ export async function main(args: readonly string[], packageFile: URL): Promise<n
     }
     return typeof process.exitCode === "number" ? process.exitCode : 0;
   } catch (error) {
-    return printError(error, { json: args.includes("--json"), debug: args.includes("--debug") });
+    return printError(error, how);
   }
 }
 
@@ -47,8 +49,8 @@ async function runPlain(args: readonly string[]): Promise<boolean> {
   return true;
 }
 
-/** Whoever reads our output has had enough, as head(1) does. */
-function onBrokenPipe(error: NodeJS.ErrnoException): void {
-  if (error.code === "EPIPE") process.exit(exitCodes.failed.code);
-  throw error;
+/** Whoever reads our output has had enough, as head(1) does; or it goes into a file, and the disk is full. */
+function outputFailed(error: NodeJS.ErrnoException, how: Parameters<typeof printError>[1]): number {
+  if (error.code === "EPIPE") return exitCodes.failed.code;
+  return printError(new UserError("failed", `cannot write what is to be told: ${error.message}`), how);
 }

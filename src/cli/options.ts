@@ -40,6 +40,11 @@ export function parseInterval(text: string): number {
   return ms;
 }
 
+/** 1 -> "1 block", 2 -> "2 blocks". */
+export function formatCount(count: number, one: string, several = `${one}s`): string {
+  return `${count} ${count === 1 ? one : several}`;
+}
+
 /** 90_000 -> "1 min". */
 export function formatAge(ms: number): string {
   const seconds = Math.max(0, Math.floor(ms / 1000));

@@ -23,6 +23,7 @@ export async function parser(args: readonly string[], packageFile: URL): Promise
     .demandCommand(1, "name a command")
     .completion("completion", "Print a completion script for bash or zsh")
     .recommendCommands()
+    .updateStrings(messages)
     .version(versionIn(packageFile))
     .help()
     .wrap(Math.min(120, process.stdout.columns ?? 120))
@@ -30,7 +31,7 @@ export async function parser(args: readonly string[], packageFile: URL): Promise
     .fail((message, error) => {
       const isOurs = error !== undefined && error !== null && error.name !== "YError"; // what a command has thrown
       if (isOurs) throw error;
-      throw new UserError("usage", message ?? error.message, "see: tidemark --help, tidemark COMMAND --help");
+      throw new UserError("usage", message ?? error.message, `see: tidemark ${commandIn(args)}--help`);
     });
   const loaded = await Promise.all(commandTable.map(async (row) => ({ name: row.name, command: await row.load() })));
   for (const { name, command } of loaded) if (!name.includes(" ")) root.command(command.module);
@@ -39,6 +40,25 @@ export async function parser(args: readonly string[], packageFile: URL): Promise
     root.command(noun(name, summary, verbs));
   }
   return root;
+}
+
+/** Some of what yargs says, in words for people. A text that depends on a number has two forms, which its types do not know. */
+const messages = {
+  "Not enough non-option arguments: got %s, need at least %s": either("too few arguments: %s given, %s needed"),
+  "Too many non-option arguments: got %s, maximum of %s": either("too many arguments: %s given, %s taken"),
+  "Did you mean %s?": "there is no such command: did you mean %s?",
+} as unknown as Readonly<Record<string, string>>;
+
+function either(text: string): { readonly one: string; readonly other: string } {
+  return { one: text, other: text };
+}
+
+/** The name of the command or noun that the line begins with, and a space; of none: that of any, for people to fill in. */
+function commandIn(args: readonly string[]): string {
+  const [first = "", second = ""] = args;
+  const row = commandTable.find(({ name }) => name === first || name === `${first} ${second}`);
+  if (row !== undefined) return `${row.name} `;
+  return nouns.has(first) ? `${first} ` : "";
 }
 
 /** A build that lies elsewhere has none. */

@@ -195,7 +195,7 @@ async function serve(
     transfers.save(undefined);
     if (target.device === undefined) throw new UserError("failed", "there is no volume after a full image");
     const { state } = volumeOf(path, target.device);
-    log(`at cp ${cpCount} (${top.name}), ${blocksReceived} blocks received`);
+    log(`at cp ${cpCount} (${top.name}), blocks received: ${blocksReceived}`);
     return { kind: "switched", volume: state };
   }
 

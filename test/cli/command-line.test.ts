@@ -1,10 +1,13 @@
 // The command line from outside: help, exit codes, where things are printed, JSON.
 import assert from "node:assert/strict";
-import { statSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { closeSync, existsSync, openSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
-import { makeSocketDirectory, socketPath } from "../../src/daemon/control-paths.ts";
+import { makeSocketDirectory, removeDeadSocket, socketPath } from "../../src/daemon/control-paths.ts";
+import { openLogFile } from "../../src/daemon/log-file.ts";
 import { run, tidemark, tidemarkOk, tidemarkPath } from "../support/mounts.ts";
 import { temporaryDirectory } from "../support/temp.ts";
 
@@ -196,6 +199,73 @@ test("a daemon that goes away without an answer is 14, as the help of each comma
     assert.match(await tidemarkOk([...command.split(" "), "--help"]), /14 peer or daemon/, command);
   }
   assert.doesNotMatch(await tidemarkOk(["mirror", "run", "--help"]), /14 peer/, "it tries again");
+});
+
+test("a socket that a killed daemon has left goes when somebody asks, and one that has just been made stays", async (t) => {
+  const dir = temporaryDirectory(t);
+  makeSocketDirectory();
+  const [old, young] = ["old", "young"].map((name) => {
+    const path = join(dir, name);
+    writeFileSync(path, "");
+    const { dev, ino } = statSync(path);
+    return socketPath({ dev, ino }, undefined);
+  }) as [string, string];
+  t.after(() => rmSync(young, { force: true }));
+  const leave =
+    "require('node:net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))";
+  for (const socket of [old, young]) spawnSync(process.execPath, ["-e", leave, socket]);
+  utimesSync(old, 1, 1);
+  await tidemarkOk(["status"]);
+  assert(!existsSync(old));
+  assert(existsSync(young), "between bind and listen a live one refuses too");
+});
+
+test("a socket in the place of the one that has refused is put back", async (t) => {
+  const dir = temporaryDirectory(t);
+  const path = join(dir, "one.sock");
+  const server = createServer().listen(path);
+  t.after(() => server.close());
+  await once(server, "listening");
+  utimesSync(path, 1, 1);
+  const { ino } = statSync(path);
+  removeDeadSocket({ path, ino: ino + 1 });
+  assert.deepEqual([statSync(path).ino, readdirSync(dir)], [ino, ["one.sock"]]);
+});
+
+test("a change log that cannot be one is refused as such, not as a volume", async (t) => {
+  const dir = temporaryDirectory(t);
+  const volume = join(dir, "v.tide");
+  await tidemarkOk(["format", volume, "--size", "64M"]);
+  const { code, stderr } = await tidemark(["check", volume, "--log", dir]);
+  assert.equal(code, 1);
+  assert.match(stderr, /cannot open the change log .*: it is a directory.*\n {2}name another file/);
+  assert.throws(() => openLogFile(dir, new Uint8Array(16)), {
+    failure: "failed",
+    message: /the change log .* directory/,
+  });
+});
+
+test("output that cannot be written is an error like any other", { skip: !existsSync("/dev/full") }, async () => {
+  for (const line of [["status"], ["--help"]]) {
+    const full = openSync("/dev/full", "w");
+    const { status, stderr } = spawnSync(process.execPath, [tidemarkPath, ...line], {
+      stdio: ["ignore", full, "pipe"],
+      encoding: "utf8",
+    });
+    closeSync(full);
+    assert.equal(status, 1);
+    assert.match(stderr, /^tidemark: cannot write what is to be told: ENOSPC.*\n$/);
+  }
+});
+
+test("too few or too many arguments are counted, and the command's own help is named", async () => {
+  const few = await tidemark(["snapshot", "create"]);
+  assert.match(few.stderr, /too few arguments: 0 given, 2 needed\n {2}see: tidemark snapshot create --help/);
+  const many = await tidemark(["snapshot", "a", "b"]);
+  assert.match(many.stderr, /too many arguments: 2 given, 1 taken\n {2}see: tidemark snapshot --help/);
+  const other = await tidemark(["mirror", "kex"]);
+  assert.match(other.stderr, /there is no such command: did you mean key\?/);
+  assert.match((await tidemark(["nonsense"])).stderr, /see: tidemark --help/);
 });
 
 test("snapshots of an unmounted volume are made, listed, renamed, restored, deleted", async (t) => {

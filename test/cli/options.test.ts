@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { logFileOf, parseMountOptions } from "../../src/cli/mount-options.ts";
-import { formatAge, formatBytes, parseInterval, parseSize } from "../../src/cli/options.ts";
+import { formatAge, formatBytes, formatCount, parseInterval, parseSize } from "../../src/cli/options.ts";
 import { UserError } from "../../src/core/errors.ts";
 
 const isUsage = (error: unknown): boolean =>
@@ -21,6 +21,14 @@ test("sizes are powers of 1024, with or without a unit", () => {
   for (const text of ["", "0", "-1", "G", "1X", "1e9", "1 000", "0x10", "NaN", "9999999T"]) {
     assert.throws(() => parseSize(text), isUsage, text);
   }
+});
+
+test("one is not several", () => {
+  assert.deepEqual(
+    [0, 1, 2].map((count) => formatCount(count, "finding")),
+    ["0 findings", "1 finding", "2 findings"],
+  );
+  assert.equal(formatCount(2, "copy", "copies"), "2 copies");
 });
 
 test("intervals have a unit, or are of seconds", () => {

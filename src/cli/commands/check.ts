@@ -3,6 +3,7 @@ import { exitCodes } from "../exit-codes.ts";
 import { findingText } from "../findings.ts";
 import { interruption } from "../interrupt.ts";
 import { declareLog, logFileOf } from "../mount-options.ts";
+import { formatCount } from "../options.ts";
 import { makeOutput } from "../output.ts";
 import { progressLine } from "../progress.ts";
 
@@ -38,8 +39,9 @@ export const checkCommand = command({
     const { findings, leftOut, notes, cpCount, statesChecked, blocksRead } = report;
     output.result({ type: "summary", volume, ...report }, () => {
       const more = leftOut > 0 ? [`and ${leftOut} more`] : [];
-      const result = findings.length === 0 ? "is consistent" : `has ${findings.length + leftOut} findings`;
-      const extent = `${statesChecked} states, ${blocksRead} blocks read`;
+      const result =
+        findings.length === 0 ? "is consistent" : `has ${formatCount(findings.length + leftOut, "finding")}`;
+      const extent = `${formatCount(statesChecked, "state")}, ${formatCount(blocksRead, "block")} read`;
       return [
         ...findings.map(findingText),
         ...more,

@@ -1,6 +1,6 @@
 import { command } from "../command.ts";
 import { interruption } from "../interrupt.ts";
-import { formatBytes } from "../options.ts";
+import { formatBytes, formatCount } from "../options.ts";
 import { makeOutput } from "../output.ts";
 import { progressLine } from "../progress.ts";
 
@@ -41,7 +41,9 @@ export const imageSendCommand = command({
     });
     progress.end();
     output.result({ type: "summary", ...sent }, () =>
-      stdoutTaken ? "" : `${file}: ${sent.kind} image, ${sent.blocks} blocks, ${formatBytes(sent.bytes)}`,
+      stdoutTaken
+        ? ""
+        : `${file}: ${sent.kind} image, ${formatCount(sent.blocks, "block")}, ${formatBytes(sent.bytes)}`,
     );
   },
 });

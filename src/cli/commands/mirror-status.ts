@@ -1,6 +1,6 @@
 import type { MirrorStatus } from "../../mirror/status.ts";
 import { command } from "../command.ts";
-import { formatBytes } from "../options.ts";
+import { formatBytes, formatCount } from "../options.ts";
 import { fields, makeOutput } from "../output.ts";
 
 export const mirrorStatusCommand = command({
@@ -47,5 +47,5 @@ function endText(end: MirrorStatus): string {
 function lagText({ seconds, cps, bytes }: MirrorStatus["lag"]): string {
   if (seconds === undefined) return "not known yet";
   if (seconds === 0) return "none";
-  return `${seconds.toFixed(1)} s, ${cps ?? "?"} consistency points, ${formatBytes(bytes)}`;
+  return `${seconds.toFixed(1)} s, ${cps === undefined ? "? consistency points" : formatCount(cps, "consistency point")}, ${formatBytes(bytes)}`;
 }

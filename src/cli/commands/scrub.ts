@@ -3,7 +3,7 @@ import { exitCodes } from "../exit-codes.ts";
 import { findingText } from "../findings.ts";
 import { interruption } from "../interrupt.ts";
 import { declareLog, logFileOf } from "../mount-options.ts";
-import { formatBytes, parseSize } from "../options.ts";
+import { formatBytes, formatCount, parseSize } from "../options.ts";
 import { makeOutput } from "../output.ts";
 import { progressLine } from "../progress.ts";
 
@@ -40,14 +40,15 @@ export const scrubCommand = command({
     const seconds = (performance.now() - startMs) / 1000;
     const { findings, leftOut, notes, repaired, blocksRead, statesChecked } = report;
     output.result({ type: "summary", volume, seconds, ...report }, () => {
-      const result = findings.length === 0 ? "nothing else is wrong" : `${findings.length + leftOut} findings`;
+      const result =
+        findings.length === 0 ? "nothing else is wrong" : formatCount(findings.length + leftOut, "finding");
       return [
         ...repaired.map(({ what, vbn, problem }) => `repaired: ${what} in block ${vbn}: ${problem}`),
         ...findings.map(findingText),
         ...(leftOut > 0 ? [`and ${leftOut} more`] : []),
         ...notes.map((note) => `note: ${note}`),
-        `${volume}: ${statesChecked} states, ${formatBytes(blocksRead * BLOCK_BYTES)} read in ${seconds.toFixed(1)} s, ` +
-          `${repaired.length} copies repaired, ${result}`,
+        `${volume}: ${formatCount(statesChecked, "state")}, ${formatBytes(blocksRead * BLOCK_BYTES)} read in ${seconds.toFixed(1)} s, ` +
+          `${formatCount(repaired.length, "copy", "copies")} repaired, ${result}`,
       ].join("\n");
     });
     if (findings.length > 0) process.exitCode = exitCodes.findings.code;

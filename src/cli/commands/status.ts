@@ -3,7 +3,7 @@ import { type DaemonStatus, type DamageSummary, damageText } from "../../daemon/
 import type { SpaceHolders } from "../../daemon/space-holders.ts";
 import type { VolumeSummary } from "../../daemon/volume-verbs.ts";
 import { command } from "../command.ts";
-import { formatAge, formatBytes } from "../options.ts";
+import { formatAge, formatBytes, formatCount } from "../options.ts";
 import { type FieldValue, fields, makeOutput, table } from "../output.ts";
 
 const BLOCK_BYTES = 4096;
@@ -78,7 +78,7 @@ function volumeText(path: string, summary: VolumeSummary): string {
 function logText({ changeSeq, cpChangeSeq, logUsedBlocks, logBlocks }: VolumeSummary): string {
   if (logBlocks === 0) return "none";
   const size = `${formatBytes(logUsedBlocks * BLOCK_BYTES)} of ${formatBytes(logBlocks * BLOCK_BYTES)}`;
-  return `${size}; ${changeSeq - cpChangeSeq} changes since the consistency point`;
+  return `${size}; ${formatCount(changeSeq - cpChangeSeq, "change")} since the consistency point`;
 }
 
 function mountText(mount: DaemonStatus): string {
@@ -119,6 +119,6 @@ function damageSummary({ checksum, unreadable, structure, places }: DamageSummar
   if (checksum + unreadable + structure === 0) return undefined;
   const counts = `places: ${checksum} with a wrong checksum, ${unreadable} that cannot be read, ${structure} with impossible contents`;
   const shown = places.slice(0, PLACES_SHOWN).map((place) => damageText(place));
-  const more = places.length > PLACES_SHOWN ? [`and ${places.length - PLACES_SHOWN} places more`] : [];
+  const more = places.length > PLACES_SHOWN ? [`and ${formatCount(places.length - PLACES_SHOWN, "place")} more`] : [];
   return [counts, ...shown, ...more];
 }
