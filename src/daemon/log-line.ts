@@ -53,7 +53,7 @@ export interface LogLineEnd {
 /** How many things were posted and, by the log thread, done; counted around. */
 const WORD_POSTED = 0;
 const WORD_DONE = 1;
-/** Not 0: the log thread is gone, and does nothing more. */
+/** Not 0: the log thread is gone, and does nothing more; DONE is the main thread's then. */
 const WORD_GONE = 2;
 /** Not 0: nothing more will be posted. */
 const WORD_ENDING = 3;
@@ -112,8 +112,8 @@ export function logLine(shared: SharedArrayBuffer): LogLine {
   /** Undefined: the log thread is gone, and the main thread knows, and answers who waits there. */
   function waitForPlace(bytes: number): number | undefined {
     for (;;) {
-      if (Atomics.load(words, WORD_GONE) !== 0) return undefined;
       const done = Atomics.load(words, WORD_DONE);
+      if (Atomics.load(words, WORD_GONE) !== 0) return undefined; // looked at behind that: see breakLogLine
       const at = place(bytes, done);
       if (at !== undefined) return at;
       Atomics.wait(words, WORD_DONE, done);
@@ -129,7 +129,7 @@ export function logLine(shared: SharedArrayBuffer): LogLine {
       assert(bytes <= BYTES, "a frame and its answer fit");
       const at = waitForPlace(bytes);
       if (at === undefined) {
-        if (answer?.kind === "reply") sendReply(answer.descriptor, errorReply(answer.reply));
+        refuse(answer);
         return;
       }
       if (frame !== undefined) memory.set(frame.bytes, at);
@@ -150,18 +150,22 @@ export function logLine(shared: SharedArrayBuffer): LogLine {
       posted = (posted + 1) | 0;
       Atomics.store(words, WORD_POSTED, posted);
       wake(words);
+      if (Atomics.load(words, WORD_GONE) !== 0) refuse(answer); // who has broken the line may not have seen it
     },
   };
 }
 
-/** The log thread's end. */
-export function logLineEnd(shared: SharedArrayBuffer): LogLineEnd {
-  const words = new Int32Array(shared, 0, WORDS);
-  const slots = new DataView(shared, SLOTS_AT, SLOTS * slot.size);
-  let taken = 0;
+/** It is never made durable. To be told so twice does no harm: no number of a request is used again. */
+function refuse(answer: LogAnswer | undefined): void {
+  if (answer?.kind === "reply") sendReply(answer.descriptor, errorReply(answer.reply));
+}
 
-  function read(at: number): Posted {
-    const { get } = slot;
+/** What stands in a slot. */
+function slotReader(shared: SharedArrayBuffer): (count: number) => Posted {
+  const slots = new DataView(shared, SLOTS_AT, SLOTS * slot.size);
+  const { get } = slot;
+  return (count) => {
+    const at = slotAt(count);
     const start = BYTES_AT + get.at(slots, at);
     const frameBytes = get.frameBytes(slots, at);
     const frame: LogFrame | undefined =
@@ -177,7 +181,14 @@ export function logLineEnd(shared: SharedArrayBuffer): LogLineEnd {
     if (get.isReply(slots, at) === 0) return { frame, answer: undefined };
     const reply = new Uint8Array(shared, start + frameBytes, get.replyBytes(slots, at));
     return { frame, answer: { kind: "reply", descriptor: get.descriptor(slots, at), reply } };
-  }
+  };
+}
+
+/** The log thread's end. */
+export function logLineEnd(shared: SharedArrayBuffer): LogLineEnd {
+  const words = new Int32Array(shared, 0, WORDS);
+  const read = slotReader(shared);
+  let taken = 0;
 
   return {
     take(): readonly Posted[] {
@@ -186,7 +197,7 @@ export function logLineEnd(shared: SharedArrayBuffer): LogLineEnd {
         const isEnding = Atomics.load(words, WORD_ENDING) !== 0; // looked at first: what was posted before is taken
         const posted = Atomics.load(words, WORD_POSTED);
         const things: Posted[] = [];
-        for (; taken !== posted; taken = (taken + 1) | 0) things.push(read(slotAt(taken)));
+        for (; taken !== posted; taken = (taken + 1) | 0) things.push(read(taken));
         if (things.length > 0 || isEnding) return things;
         Atomics.wait(words, WORD_WAKE, seen);
       }
@@ -205,10 +216,19 @@ export function endLogLine(shared: SharedArrayBuffer): void {
   wake(words);
 }
 
-/** The log thread is gone: nobody is to wait for it. */
-export function breakLogLine(shared: SharedArrayBuffer): void {
+/**
+ * The log thread is gone: nobody is to wait for it. Who waits for what it has not done is told that it failed, while replies can
+ * be sent.
+ */
+export function breakLogLine(shared: SharedArrayBuffer, { canSend }: { readonly canSend: boolean }): void {
   const words = new Int32Array(shared, 0, WORDS);
+  const read = slotReader(shared);
   Atomics.store(words, WORD_GONE, 1);
+  const posted = Atomics.load(words, WORD_POSTED);
+  if (canSend)
+    for (let count = Atomics.load(words, WORD_DONE); count !== posted; count = (count + 1) | 0)
+      refuse(read(count).answer);
+  Atomics.add(words, WORD_DONE, 1); // another number: who has looked, and is about to wait, does not
   Atomics.notify(words, WORD_DONE);
 }
 

@@ -38,7 +38,7 @@ export function startLog({ blockFile, identity, logFile }: LogFiles, { onDurable
   });
   worker.on("error", (error) => fail(`the log thread has ended: ${String(error)}`));
   worker.on("exit", () => {
-    breakLogLine(line);
+    breakLogLine(line, { canSend: !isClosing });
     fail("the log thread has ended unexpectedly");
   });
   return {
