@@ -28,10 +28,14 @@ const QUIET_US = 100;
 /** For so long a snapshot waits for what was deleted before it. */
 export const RECLAIM_MS_MAX = 5000;
 
-/** A consistency point of what is dirty; one that is being eased will do. */
+/** A consistency point of what is dirty; one that is being eased will do, if it comes about: a change may be refused. */
 export function wantEased(server: Server, cause: CpCause): void {
-  if (server.easing !== undefined) return;
-  afterEasing(server, () => void (server.volume.dirty && server.turns.want(cause)));
+  if (server.easing !== undefined) server.easing.wanted ??= cause;
+  else afterEasing(server, () => wantDirty(server, cause));
+}
+
+function wantDirty({ volume, turns }: Server, cause: CpCause): void {
+  if (volume.dirty) turns.want(cause);
 }
 
 /**
@@ -49,7 +53,7 @@ export function afterEasing(server: Server, freeze: () => void): void {
     return;
   }
   const slicesLeft = 2 * Math.ceil(server.volume.dirtyBytes / SLICE_BYTES);
-  server.easing = { slicesLeft, waiting: [freeze] };
+  server.easing = { slicesLeft, waiting: [freeze], wanted: undefined };
   server.relieveAtBytes = Math.min(server.relieveAtBytes, server.volume.dirtyBytes);
   if (slicesLeft === 0) ease(server);
 }
@@ -65,6 +69,7 @@ function endEasing(server: Server): void {
   const { easing } = server;
   server.easing = undefined;
   for (const freeze of easing?.waiting ?? []) freeze();
+  if (easing?.wanted !== undefined) wantDirty(server, easing.wanted);
 }
 
 /** What waits for the last slice waits no longer. */

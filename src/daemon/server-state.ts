@@ -3,7 +3,7 @@ import type { FsError } from "../core/errors.ts";
 import type { OpenFileSystem } from "../fs/active.ts";
 import type { DurableAt } from "../fs/file-system.ts";
 import type { Writers } from "../fuse/kernel/connection.ts";
-import type { Volume } from "../volume/volume.ts";
+import type { CpCause, Volume } from "../volume/volume.ts";
 import type { CpTurns } from "./cp-turns.ts";
 import type { Gate } from "./gate.ts";
 import type { Inbox } from "./inbox.ts";
@@ -28,7 +28,7 @@ export interface Server {
   /** Changes in memory from which the next slice of data is written ahead of a consistency point, whoever waits. */
   relieveAtBytes: number;
   /** What a consistency point would have to write at once is being written before, slice by slice; what freezes it waits. */
-  easing: { slicesLeft: number; readonly waiting: (() => void)[] } | undefined;
+  easing: { slicesLeft: number; readonly waiting: (() => void)[]; wanted: CpCause | undefined } | undefined;
   /** The last change that somebody at the main thread waits for while a consistency point is in flight that has it not. */
   awaitedSeq: number;
   /** What is to wait for deleted files until they are freed, or until then. */

@@ -77,6 +77,24 @@ function snapshotBlocks({ bench, server, frozen }: Stage, name: string): number 
   return bench.volume.findSnapshot(name)?.activeBlocks;
 }
 
+test("who wants a consistency point while one is eased gets it, also where the change that it was eased for is refused", () => {
+  for (const isRefused of [false, true]) {
+    const { bench, server, frozen } = stage();
+    putFile(bench.fs, "/f");
+    dirty(bench, 100, 1);
+    const { seq } = bench.volume.log;
+    afterEasing(server, () =>
+      server.turns.change({ cause: "snapshot", apply: () => !isRefused, committed: () => {}, failed: assert.fail }),
+    );
+    wantEased(server, "fsync");
+    while (server.easing !== undefined) goOn(server);
+    assert.deepEqual(
+      frozen.map(({ logSeq }) => logSeq),
+      [seq],
+    );
+  }
+});
+
 test("who waits for a consistency point gets all that was written before, though others go on writing", () => {
   const { bench, server, frozen } = stage();
   putFile(bench.fs, "/f");
