@@ -34,6 +34,7 @@ const fullSizes: Sizes = {
   millionFiles: 1_000_000,
   mirrorMib: 1024,
   mirrorFiles: 10_000,
+  probeMs: 2000,
   tree: TREE,
 };
 const quickSizes: Sizes = {
@@ -46,6 +47,7 @@ const quickSizes: Sizes = {
   millionFiles: 0,
   mirrorMib: 64,
   mirrorFiles: 500,
+  probeMs: 500,
   tree: `${TREE}/linux`,
 };
 

@@ -20,6 +20,8 @@ export interface Sizes {
   readonly millionFiles: number;
   readonly mirrorMib: number;
   readonly mirrorFiles: number;
+  /** For so long latencies are taken. */
+  readonly probeMs: number;
   /** A folder to pack: the files of a real project. */
   readonly tree: string;
 }

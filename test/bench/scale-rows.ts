@@ -1,7 +1,6 @@
 /** Rows of things that are large: `ROWS=scale`. Most are of Tidemark alone: they are held against limits, not against peers. */
 import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import type { Peer } from "./peers.ts";
 import { command, secondsOf, shell } from "./processes.ts";
 import type { Row, Session } from "./rows.ts";
 
@@ -36,7 +35,7 @@ export const scaleRows: readonly Row[] = [
     async prepare({ peer, sizes }) {
       await command(process.execPath, [workPath, "fill", peer.directory, String(4 * sizes.fileMib), "doomed"]);
     },
-    measure: async ({ peer }) => [await slowestWhile(peer, 'rm "$1/doomed"')],
+    measure: async (session) => [await slowestWhile(session, 'rm "$1/doomed"')],
   },
   {
     name: "scale: slowest create while a large file is cut to its half",
@@ -44,9 +43,9 @@ export const scaleRows: readonly Row[] = [
     async prepare({ peer, sizes }) {
       await command(process.execPath, [workPath, "fill", peer.directory, String(4 * sizes.fileMib), "doomed"]);
     },
-    async measure({ peer, sizes }) {
-      const slowestMs = await slowestWhile(peer, `truncate -s ${2 * sizes.fileMib}M "$1/doomed"`);
-      await shell('rm "$1/doomed"', [peer.directory]); // there is not room for everything
+    async measure(session) {
+      const slowestMs = await slowestWhile(session, `truncate -s ${2 * session.sizes.fileMib}M "$1/doomed"`);
+      await shell('rm "$1/doomed"', [session.peer.directory]); // there is not room for everything
       return [slowestMs];
     },
   },
@@ -58,7 +57,7 @@ export const scaleRows: readonly Row[] = [
         'truncate -s 1T "$1/doomed"; for i in $(seq 0 1000); do echo x | dd of="$1/doomed" bs=1M seek=$((i * 1000)) conv=notrunc status=none; done';
       await shell(line, [peer.directory]);
     },
-    measure: async ({ peer }) => [await slowestWhile(peer, 'rm "$1/doomed"')],
+    measure: async (session) => [await slowestWhile(session, 'rm "$1/doomed"')],
   },
   {
     name: "scale: create + stat + unlink",
@@ -83,7 +82,6 @@ export const scaleRows: readonly Row[] = [
   },
 ];
 
-const PROBE_MS = 2000;
 const PROBE_MS_MAX = 120_000;
 
 /**
@@ -103,10 +101,10 @@ async function latencyOnce({ peer, sizes }: Session): Promise<readonly number[]>
     JSON.parse(
       await command(process.execPath, [workPath, "latency", peer.directory, String(durationMs), "probe", stop]),
     );
-  const idle = (await probe(PROBE_MS)).tookMs.toSorted((a, b) => a - b);
+  const idle = (await probe(sizes.probeMs)).tookMs.toSorted((a, b) => a - b);
   const watching = probe(PROBE_MS_MAX);
   await new Promise((settle) => {
-    setTimeout(settle, PROBE_MS / 4);
+    setTimeout(settle, sizes.probeMs / 4);
   });
   const beganAt = nowMs();
   const blocks = 4 * sizes.fileMib * 256;
@@ -181,11 +179,11 @@ async function mountSeconds(volume: string): Promise<number> {
 }
 
 /** Milliseconds of the slowest of the small files made, one after the other, while something else goes on and for a while after. */
-async function slowestWhile(peer: Peer, line: string): Promise<number> {
+async function slowestWhile({ peer, sizes }: Session, line: string): Promise<number> {
   statSync(peer.directory);
-  const slowest = command(process.execPath, [workPath, "slowest", peer.directory, "2000", "probe"]);
+  const slowest = command(process.execPath, [workPath, "slowest", peer.directory, String(sizes.probeMs), "probe"]);
   await new Promise((settle) => {
-    setTimeout(settle, 500);
+    setTimeout(settle, sizes.probeMs / 4);
   });
   await shell(line, [peer.directory]);
   return Number(await slowest);
