@@ -154,11 +154,31 @@ export function writeFile(
   }
   if (inode.inline) moveOutOfInode(store, inode);
   growFor(store, tree, last);
-  // Everything that can fail comes first: the parents, and old contents of blocks that are written in part.
   if (tree.height > 0) {
     for (let leaf = Math.floor(first / POINTERS_PER_BLOCK); leaf <= Math.floor(last / POINTERS_PER_BLOCK); leaf++)
       dirtyNodeAt(store, tree, 1, leaf);
   }
+  try {
+    writeBlocks(store, tree, offset, from, fromOffset, length);
+  } catch (error) {
+    freeFresh(store, tree, first, last);
+    throw error;
+  }
+  tree.sizeBytes = Math.max(tree.sizeBytes, end);
+}
+
+/** Everything that can fail comes first: after the parents, which are dirty, old contents of blocks that are written in part. */
+function writeBlocks(
+  store: BlockStore,
+  tree: BlockTree,
+  offset: number,
+  from: Uint8Array,
+  fromOffset: number,
+  length: number,
+): void {
+  const end = offset + length;
+  const first = Math.floor(offset / BLOCK_BYTES);
+  const last = Math.floor((end - 1) / BLOCK_BYTES);
   const headPartial = offset % BLOCK_BYTES !== 0;
   const tailPartial = end % BLOCK_BYTES !== 0;
   const head = headPartial || (tailPartial && first === last) ? dirtyDataAt(store, tree, first, true) : undefined;
@@ -185,7 +205,22 @@ export function writeFile(
     const some = end % BLOCK_BYTES;
     tail.bytes.set(from.subarray(fromOffset + length - some, fromOffset + length), 0);
   }
-  tree.sizeBytes = Math.max(tree.sizeBytes, end);
+}
+
+/**
+ * A write of these blocks has failed: what it has made beyond the end of the file goes, blocks and their parents. From where all
+ * came with it: the start of the largest subtree with the first of them that has nothing before the end. The parents that lie on
+ * both sides of that are dirty, so that nothing is read.
+ */
+function freeFresh(store: BlockStore, tree: BlockTree, first: number, last: number): void {
+  const end = Math.ceil(tree.sizeBytes / BLOCK_BYTES);
+  let fresh = Math.max(first, end);
+  for (let level = 1; level <= tree.height; level++) {
+    const start = fresh - (fresh % POINTERS_PER_BLOCK ** level);
+    if (start < end) break;
+    fresh = start;
+  }
+  if (last >= fresh) freeBlocks(store, tree, fresh, Number.POSITIVE_INFINITY);
 }
 
 /** Bound of the blocks that writing so many data blocks in a row makes dirty: data, their parents, and a growing root. */
@@ -216,7 +251,6 @@ function writeDirect(
     }
   } catch (error) {
     for (const { vbn, length } of runs) for (let i = 0; i < length; i++) space.free(vbn + i);
-    freeBlocks(store, tree, Math.ceil(tree.sizeBytes / BLOCK_BYTES), Number.POSITIVE_INFINITY); // of a new last block
     throw error;
   }
   let index = first;
