@@ -5,6 +5,7 @@ import { randomUuid } from "../core/prng.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
 import { createFileDevice, type FileDevice, openFileDevice } from "../device/file-device.ts";
 import { preallocate } from "../device/preallocate.ts";
+import { lockVolume } from "../device/volume-lock.ts";
 import { decodeLogFileHead, encodeLogFileHead } from "../format/log-file.ts";
 import type { LogDevice } from "../volume/volume.ts";
 import { systemRandom } from "./system.ts";
@@ -14,7 +15,7 @@ const LOG_FILE_BLOCKS = 16_384;
 const LOG_FILE_BLOCKS_MIN = 64;
 const CHUNK_BLOCKS = 256;
 
-/** Opens the log of this volume, or makes it. UserError "mismatch" when the file has something else. */
+/** Opens and locks the log of this volume, or makes it. UserError "mismatch" when the file has something else, "in-use". */
 export function openLogFile(path: string, volumeUuid: Uint8Array): LogDevice {
   const device = openOrCreate(path);
   try {
@@ -30,6 +31,7 @@ export function openLogFile(path: string, volumeUuid: Uint8Array): LogDevice {
         "name another file",
       );
     }
+    lockVolume(device, "change log");
     return logDeviceOf(device, head);
   } catch (error) {
     device.close();
@@ -79,6 +81,7 @@ function makeLog(device: FileDevice, volumeUuid: Uint8Array): LogDevice {
       "256 KiB are the least, 64 MiB are used",
     );
   }
+  lockVolume(device, "change log");
   if (!isEmpty(device, blockCount)) throw notEmpty(device.path);
   preallocate(device, 1, blockCount - 1);
   const uuid = randomUuid(systemRandom);

@@ -1,5 +1,6 @@
 /**
- * One writer a volume: an exclusive flock on the block file, which dies with the process.
+ * One writer a volume: an exclusive flock on the block file, which dies with the process. So for a change log apart: a copy of a
+ * volume, or a snapshot by the host, has the same identity, and would be taken for the volume that the log belongs to.
  *
  * Node has no flock of its own. A lock belongs to the open file description, which a child shares, so
  * `flock` (util-linux) locks the descriptor that it inherits, and the lock stays when it exits.
@@ -13,7 +14,7 @@ import { UserError } from "../core/errors.ts";
 import type { FileDevice } from "./file-device.ts";
 
 /** Locks the file of the device until it is closed. Throws UserError "in-use" when another process has it. */
-export function lockVolume(device: FileDevice): void {
+export function lockVolume(device: FileDevice, what = "volume"): void {
   if (!device.isFile) refuseClaimed(device.path);
   const { status, error, stderr } = spawnSync("flock", ["--exclusive", "--nonblock", "3"], {
     stdio: ["ignore", "ignore", "pipe", device.descriptor],
@@ -28,8 +29,8 @@ export function lockVolume(device: FileDevice): void {
   if (status === 1)
     throw new UserError(
       "in-use",
-      `volume ${device.path} is in use by another process`,
-      `see: tidemark status ${device.path}`,
+      `${what} ${device.path} is in use by another process`,
+      what === "volume" ? `see: tidemark status ${device.path}` : "see: tidemark status",
     );
   if (status !== 0) throw new UserError("failed", `cannot lock ${device.path}: ${stderr.trim()}`);
 }

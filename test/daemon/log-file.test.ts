@@ -23,7 +23,7 @@ test("a file with anything in it that is no change log is not made one, wherever
   }
 });
 
-test("zeros become a change log as far as it is used, which is opened again by its volume only", (t) => {
+test("zeros become a change log as far as it is used, which is opened again by its volume only, once at a time", (t) => {
   const path = join(temporaryDirectory(t), "log");
   const before = Buffer.alloc((1 << 26) + 8192);
   before[1 << 26] = 1; // behind it
@@ -35,5 +35,12 @@ test("zeros become a change log as far as it is used, which is opened again by i
   const again = openLogFile(path, UUID);
   again.device.close();
   assert.deepEqual(again.uuid, made.uuid);
+  const held = openLogFile(path, UUID);
+  assert.throws(
+    () => openLogFile(path, UUID), // of a copy of the volume
+    (error) =>
+      error instanceof UserError && error.failure === "in-use" && /change log .* is in use/.test(error.message),
+  );
+  held.device.close();
   assert.throws(() => openLogFile(path, new Uint8Array(16).fill(2)), /is the change log of volume/);
 });
