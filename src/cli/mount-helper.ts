@@ -9,6 +9,7 @@
  * Exit codes are those of mount(8): 1 for a wrong use, 32 for what failed. Nothing is printed when it works.
  */
 import { UserError } from "../core/errors.ts";
+import { interruption } from "./interrupt.ts";
 import { noteOfKept } from "./kept-note.ts";
 import { configOf, usableTransport } from "./mount-config.ts";
 import { parseMountOptions } from "./mount-options.ts";
@@ -54,7 +55,8 @@ async function mountAsAsked({ operands, flags, options }: HelperLine): Promise<v
   }
   const transport = settings.transport ?? (await usableTransport(makeOutput({ json: false })));
   const { startInBackground } = await import("../daemon/background.ts");
-  await startInBackground(configOf({ volume, dir, transport, settings, daemonLog: undefined, foreground: false }));
+  const config = configOf({ volume, dir, transport, settings, daemonLog: undefined, foreground: false });
+  await startInBackground(config, interruption());
 }
 
 async function unmountAsAsked({ operands, flags }: HelperLine): Promise<void> {

@@ -5,6 +5,10 @@ import { connect } from "node:net";
 import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { InterruptedError } from "../../src/cli/interrupt.ts";
+import { configOf } from "../../src/cli/mount-config.ts";
+import { parseMountOptions } from "../../src/cli/mount-options.ts";
+import { startInBackground } from "../../src/daemon/background.ts";
 import { identityOf, socketPath } from "../../src/daemon/control-paths.ts";
 import { mountDevice } from "../../src/fuse/mount.ts";
 import {
@@ -417,3 +421,21 @@ function answerTo(path: string, request: string): Promise<string> {
     socket.end(request);
   });
 }
+
+test("who is interrupted while mounting has no mount, whenever that was", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  unmountAfter(t, dir);
+  const settings = parseMountOptions([], { given: {} });
+  const config = configOf({
+    volume,
+    dir,
+    transport: "kernel",
+    settings,
+    daemonLog: undefined,
+    foreground: false,
+  });
+  const interrupted = AbortSignal.abort(new InterruptedError("interrupted by SIGINT"));
+  await assert.rejects(startInBackground(config, interrupted), { name: "InterruptedError" });
+  assert(!isMounted(dir));
+  assert.equal((await tidemark(["check", volume])).code, 0);
+});

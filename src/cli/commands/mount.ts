@@ -1,4 +1,5 @@
 import { command } from "../command.ts";
+import { interruption } from "../interrupt.ts";
 import { configOf, usableTransport } from "../mount-config.ts";
 import { declareValued, parseMountOptions } from "../mount-options.ts";
 import { makeOutput } from "../output.ts";
@@ -47,7 +48,7 @@ export const mountCommand = command({
       return;
     }
     const { startInBackground } = await import("../../daemon/background.ts");
-    const pid = await startInBackground(config);
+    const pid = await startInBackground(config, interruption());
     output.result({ volume: config.volume, mountPoint: config.mountPoint, mode: config.mode.kind, pid }, () => "");
   },
 });
