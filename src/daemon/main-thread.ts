@@ -182,6 +182,9 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       case "log":
         report(state, event.message);
         return;
+      case "full":
+        report(state, event.message, { log: event.again ? () => {} : state.log });
+        return;
       case "damage":
         noteDamage(state, event.counts, event.first);
         return;
@@ -438,9 +441,9 @@ async function detailsInTime(link: ServerLink): Promise<VolumeSummary | undefine
   }
 }
 
-function report(state: State, message: string): void {
+function report(state: State, message: string, { log }: Pick<State, "log"> = state): void {
   state.lastError = { message, at: new Date().toISOString() };
-  state.log(message);
+  log(message);
 }
 
 function noteDamage(state: State, counts: DamageCounts, first: Damage | undefined): void {

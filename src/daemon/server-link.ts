@@ -88,6 +88,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
       case "answered":
       case "failed":
       case "log":
+      case "full":
       case "damage":
       case "errand":
       case "drain":

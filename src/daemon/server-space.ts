@@ -1,17 +1,17 @@
 /** Memory and space, the server thread's share: changes stay within their bound, and a full volume is given a chance. */
 import type { FsError } from "../core/errors.ts";
-import type { Volume } from "../volume/volume.ts";
 import { committed } from "./server-durable.ts";
 import { reclaim, relieveSlice, wantEased } from "./server-slices.ts";
 import type { Server } from "./server-state.ts";
 import { fullText, spaceOf } from "./space-holders.ts";
-import type { FromServer } from "./thread-messages.ts";
 import { type WriteBackRoom, writeBackRoom } from "./write-back-room.ts";
 
 /** Slices of deleted files that are freed for who waits for space. */
 const SPACE_SLICES = 16;
 /** Between two lines in the log about a volume that is full. */
 const FULL_NOTE_MS = 60_000;
+/** Between two times that the status hears of it: what holds the space has to be counted for that. */
+const FULL_STATUS_MS = 10_000;
 
 /** Changes that come on top of a full measure are looked through so many times. */
 const RELIEF_STEPS = 16;
@@ -48,18 +48,27 @@ export function makeSpace(server: Server): boolean {
   return turns.state.phase === "idle";
 }
 
-/** Tells of a full volume, and of what holds its space, now and then. */
-export function fullNotes(volume: Volume, send: (message: FromServer) => void): (error?: FsError) => void {
-  let lastMs = Number.NEGATIVE_INFINITY;
+/**
+ * Tells of a full volume, and of what holds its space, or that the disk of the host is full: of each now and then to the log, and
+ * in between to the status.
+ */
+export function fullNotes({
+  volume,
+  nowMs,
+  send,
+}: Pick<Server, "volume" | "nowMs" | "send">): (error?: FsError) => void {
+  const ofHost = { toldMs: Number.NEGATIVE_INFINITY, loggedMs: Number.NEGATIVE_INFINITY };
+  const ofVolume = { ...ofHost };
   return (error) => {
-    const nowMs = performance.now();
-    if (nowMs - lastMs < FULL_NOTE_MS) return;
-    lastMs = nowMs;
-    const isHost = error?.cause !== undefined;
-    send({
-      kind: "log",
-      message: isHost ? `the disk of the host is full: ${error.message}` : fullText(spaceOf(volume)),
-    });
+    const now = nowMs();
+    const last = error?.cause === undefined ? ofVolume : ofHost;
+    if (now - last.toldMs < FULL_STATUS_MS) return;
+    last.toldMs = now;
+    const again = now - last.loggedMs < FULL_NOTE_MS;
+    if (!again) last.loggedMs = now;
+    const message =
+      error?.cause === undefined ? fullText(spaceOf(volume)) : `the disk of the host is full: ${error.message}`;
+    send({ kind: "full", message, again });
   };
 }
 

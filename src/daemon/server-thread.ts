@@ -83,7 +83,7 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     snapshotDirectories,
     onDamage: (counts, first) => send({ kind: "damage", counts, first }),
   });
-  const onFull = fullNotes(volume, send);
+  const onFull = fullNotes({ volume, nowMs, send });
   const gated = gate(fileSystem, {
     makeSpace: () => makeSpace(server),
     onFull: (error) => {

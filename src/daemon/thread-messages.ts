@@ -98,6 +98,8 @@ export type FromServer =
   | { readonly kind: "refused"; readonly id: number; readonly error: ControlError }
   | { readonly kind: "failed"; readonly message: string }
   | { readonly kind: "log"; readonly message: string }
+  /** There is no space, for this reason; `again`: it was said lately. */
+  | { readonly kind: "full"; readonly message: string; readonly again: boolean }
   /** An operation met damage; `first`: at a place that was not known before. */
   | { readonly kind: "damage"; readonly counts: DamageCounts; readonly first: Damage | undefined }
   /** The volume is closed, everything is committed unless there is an error. The last message. */
