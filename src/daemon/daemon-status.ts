@@ -2,6 +2,7 @@
 import type { Damage, DamageCounts } from "../fs/damage.ts";
 import type { Transport } from "../fuse/transports.ts";
 import type { CpCause } from "../volume/volume.ts";
+import type { LogCounts } from "./log-line.ts";
 import type { VolumeSummary } from "./volume-verbs.ts";
 
 export interface DaemonStatus {
@@ -27,6 +28,8 @@ export interface DaemonStatus {
   readonly cpLastCause: CpCause | undefined;
   /** How many there were of each cause. */
   readonly cpCauses: Partial<Record<CpCause, number>>;
+  /** What the change log has made durable since it was mounted; undefined: nothing is written here. */
+  readonly logCounts: LogCounts | undefined;
   /** Replies that wait for a consistency point. */
   readonly heldReplies: number;
   readonly damage: DamageSummary;

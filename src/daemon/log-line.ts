@@ -12,9 +12,10 @@
  * All goes through one piece of shared memory, for messages between threads cost more than the copy: they are serialised, and
  * transferred memory is made anew for each (native-notes/performance.md).
  *
- *     words | a slot for each thing posted, in turn | the bytes of frames and replies, in turn as well
+ *     words | counts | a slot for each thing posted, in turn | the bytes of frames and replies, in turn as well
  *
- * Each word has one writer, but for WAKE. The server places the bytes, and from the start again whenever nothing is under way:
+ * Each word has one writer, but for WAKE. The counts are the log thread's, for whoever wants to know: they are too large for words
+ * that are shared by the rules, but an aligned one is read whole. The server places the bytes, and from the start again whenever nothing is under way:
  * the memory used is then what lies in the caches of the processors.
  */
 import assert from "node:assert/strict";
@@ -46,8 +47,19 @@ export interface LogLine {
 export interface LogLineEnd {
   /** Waits until something is posted, and returns all that is, in order; nothing: that was the last. */
   take(): readonly Posted[];
+  /** So much of what was taken is durable, before anybody is told. */
+  count(more: LogCounts): void;
   /** All that was taken is done: its bytes may be overwritten. */
   done(): void;
+}
+
+/** What the log thread has done since it was started: fewer writes than answers, where callers shared them. */
+export interface LogCounts {
+  /** Calls that waited for the log, and were answered when it was durable. */
+  readonly answers: number;
+  readonly frames: number;
+  /** Durable writes. */
+  readonly writes: number;
 }
 
 /** How many things were posted and, by the log thread, done; counted around. */
@@ -60,6 +72,12 @@ const WORD_ENDING = 3;
 /** Changes whenever the log thread is to look. */
 const WORD_WAKE = 4;
 const WORDS = 5;
+
+const COUNTS_AT = 32;
+const COUNT_ANSWERS = 0;
+const COUNT_FRAMES = 1;
+const COUNT_WRITES = 2;
+const COUNTS = 3;
 
 /** Things under way, a power of two: more than there are requests that the kernel has under way at once. */
 const SLOTS = 1024;
@@ -187,6 +205,7 @@ function slotReader(shared: SharedArrayBuffer): (count: number) => Posted {
 /** The log thread's end. */
 export function logLineEnd(shared: SharedArrayBuffer): LogLineEnd {
   const words = new Int32Array(shared, 0, WORDS);
+  const counts = new Float64Array(shared, COUNTS_AT, COUNTS);
   const read = slotReader(shared);
   let taken = 0;
 
@@ -202,11 +221,21 @@ export function logLineEnd(shared: SharedArrayBuffer): LogLineEnd {
         Atomics.wait(words, WORD_WAKE, seen);
       }
     },
+    count({ answers, frames, writes }): void {
+      counts[COUNT_ANSWERS] = (counts[COUNT_ANSWERS] as number) + answers;
+      counts[COUNT_FRAMES] = (counts[COUNT_FRAMES] as number) + frames;
+      counts[COUNT_WRITES] = (counts[COUNT_WRITES] as number) + writes;
+    },
     done(): void {
       Atomics.store(words, WORD_DONE, taken);
       Atomics.notify(words, WORD_DONE);
     },
   };
+}
+
+export function logCounts(shared: SharedArrayBuffer): LogCounts {
+  const [answers = 0, frames = 0, writes = 0] = new Float64Array(shared, COUNTS_AT, COUNTS);
+  return { answers, frames, writes };
 }
 
 /** Nothing more will be posted: the log thread does what it has, and ends. */

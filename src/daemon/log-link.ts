@@ -1,12 +1,13 @@
 /** The main thread's end of the log thread: starts it, hears of what is durable for those who wait here, ends it. */
 import { once } from "node:events";
 import { Worker } from "node:worker_threads";
-import { breakLogLine, endLogLine, logMemory } from "./log-line.ts";
+import { breakLogLine, endLogLine, type LogCounts, logCounts, logMemory } from "./log-line.ts";
 import type { FromLog, LogStart } from "./log-thread.ts";
 
 export interface LogLink {
   /** The line, for the server thread: see log-line.ts. */
   readonly line: SharedArrayBuffer;
+  counts(): LogCounts;
   /** To be called when the server thread has ended: what it has given is done, then the thread ends. */
   close(): Promise<void>;
 }
@@ -43,6 +44,7 @@ export function startLog({ blockFile, identity, logFile }: LogFiles, { onDurable
   });
   return {
     line,
+    counts: () => logCounts(line),
     async close(): Promise<void> {
       if (isClosing) return;
       isClosing = true;

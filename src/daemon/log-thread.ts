@@ -35,13 +35,21 @@ function run({ blockFile, identity, logFile, line: shared }: LogStart): void {
   let durableSeq = 0; // of the frames of this opening
   for (let posted = line.take(); posted.length > 0; posted = line.take()) {
     const frames: LogFrame[] = [];
-    for (const { frame } of posted) if (frame !== undefined) frames.push(frame);
+    let [answers, writes] = [0, 0];
+    for (const { frame, answer } of posted) {
+      if (frame !== undefined) frames.push(frame);
+      if (answer !== undefined) answers += 1;
+    }
     try {
       if (failure === undefined) {
         files ??= openFiles(blockFile, identity, logFile);
         const { whole, log } = files;
         if (frames.some(({ needsFlush }) => needsFlush)) whole.flush();
-        durableSeq = writeFrames(frames, durableSeq, (vbn, buffers) => log.writeGather(vbn, buffers));
+        durableSeq = writeFrames(frames, durableSeq, (vbn, buffers) => {
+          log.writeGather(vbn, buffers);
+          writes += 1;
+        });
+        line.count({ answers, frames: frames.length, writes });
       }
     } catch (error) {
       failure = `cannot write the change log in ${logFile}: ${(error as Error).message}`;

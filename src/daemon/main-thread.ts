@@ -57,7 +57,7 @@ import { type FollowWatch, watchForCps } from "./follow-watch.ts";
 import { type FrontDoor, openFrontDoor, pathRequests } from "./front-door.ts";
 import { openLightSleep } from "./light-sleep.ts";
 import type { DaemonLog } from "./log.ts";
-import { startLog } from "./log-link.ts";
+import { type LogLink, startLog } from "./log-link.ts";
 import { type ServerEvent, type ServerLink, startServer } from "./server-link.ts";
 import { isVolumeRequest, syncsFirst, type VolumeSummary } from "./volume-verbs.ts";
 import { type WaitingRoom, waitingRoom } from "./waiting-room.ts";
@@ -357,7 +357,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     }
     switch (request.verb) {
       case "status":
-        return status(state, link, waiting);
+        return status(state, { link, waiting, changeLog });
       case "umount":
         return end(request.arguments);
       default:
@@ -404,7 +404,14 @@ async function forgetRoot(descriptor: number, names: readonly Name[]): Promise<v
   for (const name of names) await invalidateEntry(descriptor, ROOT_NODE, name);
 }
 
-async function status(state: State, link: ServerLink, waiting: WaitingRoom): Promise<DaemonStatus> {
+/** What knows of the daemon what its state does not. */
+interface Parts {
+  readonly link: ServerLink;
+  readonly waiting: WaitingRoom;
+  readonly changeLog: LogLink | undefined;
+}
+
+async function status(state: State, { link, waiting, changeLog }: Parts): Promise<DaemonStatus> {
   const { config } = state;
   return {
     volume: config.volume,
@@ -423,6 +430,7 @@ async function status(state: State, link: ServerLink, waiting: WaitingRoom): Pro
     cpLastMs: state.cpLastMs,
     cpLastCause: state.cpLastCause,
     cpCauses: state.cpCauses,
+    logCounts: changeLog?.counts(),
     heldReplies: waiting.count,
     damage: state.damage,
     details: await detailsInTime(link),

@@ -54,6 +54,13 @@ test("what fsync, fdatasync and O_SYNC have returned for is there after kill -9"
   const after = await statusOf(volume);
   assert.equal(after.cpsCommitted, before.cpsCommitted, "no consistency point was needed");
   assert((after.details?.logUsedBlocks ?? 0) > 0);
+  const { answers, frames, writes } = after.logCounts ?? assert.fail("a mount for writing has a log");
+  assert(answers >= 10, `five calls of fsync, and of the writes that are synchronous one each: ${answers}`);
+  assert(frames >= writes && writes > 0, `${writes} writes of ${frames} frames`);
+  assert.match(
+    await tidemarkOk(["status", volume]),
+    new RegExp(`log +${answers} calls in ${writes} writes of ${frames} frames`),
+  );
   await crash(t, volume, dir);
   const found = await shell(
     `set -e

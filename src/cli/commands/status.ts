@@ -92,6 +92,7 @@ function mountText(mount: DaemonStatus): string {
     ["daemon", `${mount.pid}, since ${mount.startedAt}`],
     ["consistency points", mount.mode === "write" ? `${mount.cpsCommitted}${lastMs}` : undefined],
     ["because of", mount.cpsCommitted === 0 ? undefined : causesText(mount)],
+    ["made durable by the log", durableText(mount)],
   ]);
 }
 
@@ -104,6 +105,13 @@ function causesText({ cpCauses }: DaemonStatus): string {
   return Object.entries(cpCauses)
     .map(([cause, count]) => `${cause} ${count}`)
     .join(", ");
+}
+
+/** Calls that come together share a write. */
+function durableText({ logCounts }: DaemonStatus): string | undefined {
+  if (logCounts === undefined || logCounts.frames === 0) return undefined;
+  const { answers, frames, writes } = logCounts;
+  return `${formatCount(answers, "call")} in ${formatCount(writes, "write")} of ${formatCount(frames, "frame")}`;
 }
 
 /** Named only where space is short. */
