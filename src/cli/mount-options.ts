@@ -194,7 +194,7 @@ export function declareLog<O>(yargs: Argv<O>): Argv<O & Pick<GivenValues, "log">
   return yargs.option("options", { alias: "o", type: "string", requiresArg: true, describe: "log=FILE: the same" });
 }
 
-/** The file that is named, either way. UserError "usage" for all else. */
+/** The file that is named, either way; by its own name, if both. UserError "usage" for all else. */
 export function logFileOf({
   log,
   options,
@@ -202,12 +202,14 @@ export function logFileOf({
   readonly log: string | undefined;
   readonly options: string | undefined;
 }): string | undefined {
-  const value = log ?? (options?.startsWith("log=") === true ? options.slice("log=".length) : undefined);
-  if (value === undefined && options === undefined) return undefined;
-  const place = value === undefined ? undefined : parseChangeLog(value);
+  const listed = options === undefined ? undefined : fileOf(options);
+  return log === undefined ? listed : fileOf(`log=${log}`);
+}
+
+function fileOf(option: string): string {
+  const place = option.startsWith("log=") ? parseChangeLog(option.slice("log=".length)) : undefined;
   if (place?.kind === "file") return place.path;
-  const said = options ?? `log=${value}`;
-  throw new UserError("usage", `${JSON.stringify(said)} is for mounting`, "here there is log=FILE only");
+  throw new UserError("usage", `${JSON.stringify(option)} is for mounting`, "here there is log=FILE only");
 }
 
 /** A bound of memory. UserError "usage" when it is too small to work with. */

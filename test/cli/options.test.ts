@@ -110,12 +110,14 @@ test("a command that only looks takes the file of the log, by either name, and n
   assert.equal(logFileOf({ log, options: undefined }), log);
   assert.equal(logFileOf({ log: undefined, options: `log=${log}` }), log);
   assert.equal(logFileOf({ log: undefined, options: undefined }), undefined);
+  assert.equal(logFileOf({ log, options: "log=other" }), log);
   for (const wrong of [
     { log: "discard" },
     { log: "" },
     { options: "ro" },
     { options: "log=discard" },
     { options: "" },
+    { log, options: "ro" },
   ]) {
     assert.throws(() => logFileOf({ log: undefined, options: undefined, ...wrong }), isUsage, JSON.stringify(wrong));
   }
