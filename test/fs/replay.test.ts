@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
 import { manualClock } from "../../src/core/clock.ts";
 import { CorruptionError, FsError, UserError } from "../../src/core/errors.ts";
-import { prng } from "../../src/core/prng.ts";
+import { below, prng, type Random } from "../../src/core/prng.ts";
 import type { BlockDevice } from "../../src/device/block-device.ts";
 import { changeRecord, extentRecord, logFrameHeader } from "../../src/format/change-record.ts";
 import { encodeLogFileHead } from "../../src/format/log-file.ts";
@@ -15,10 +15,11 @@ import { vbnAt } from "../../src/tree/block-tree.ts";
 import { type LogFrame, sealFrame } from "../../src/volume/change-log/frames.ts";
 import { type CheckReport, checkVolume } from "../../src/volume/check.ts";
 import { createVolume } from "../../src/volume/create.ts";
+import { writeFsinfo } from "../../src/volume/fsinfo-copies.ts";
 import { openVolume } from "../../src/volume/open.ts";
-import type { Volume, VolumeOptions } from "../../src/volume/volume.ts";
+import type { FrozenCp, Volume, VolumeOptions } from "../../src/volume/volume.ts";
 import { unreadable } from "../sim/faults.ts";
-import { randomOperation } from "../sim/operations.ts";
+import { pathsOf, randomOperation } from "../sim/operations.ts";
 import { crashDevice, type MemoryDevice, memoryDevice, PowerCut } from "../support/devices.ts";
 import {
   applyToReal,
@@ -39,7 +40,7 @@ import {
   writeAt,
 } from "../support/fs-paths.ts";
 import { makeDurable } from "../support/log-frames.ts";
-import { applyToModel, emptyModel, type Operation } from "../support/model-fs.ts";
+import { applyToModel, emptyModel, type Model, type Operation } from "../support/model-fs.ts";
 
 const ROOT = { uid: 0, gid: 0 };
 
@@ -160,6 +161,59 @@ test("so do random changes, with a frame now and then, as they were at the last 
     }
   }
 });
+
+test("and so they do where files have much in memory, or too much for a frame, while consistency points, snapshots and slices come between", () => {
+  for (let seed = 1; seed <= 8; seed++) largeHistory(seed);
+});
+
+function largeHistory(seed: number): void {
+  const bench = openBench();
+  const { fs, volume, device } = bench;
+  const random = prng(seed);
+  const model = emptyModel(bench.clock.now());
+  const slots: Slots = new Map();
+  let frozen: FrozenCp | undefined;
+  const commit = (): void => {
+    if (frozen === undefined) return;
+    writeFsinfo(device, frozen.fsinfo, frozen.fsinfoVbns);
+    volume.commitCp(frozen);
+    frozen = undefined;
+  };
+  const freeze = (): void => {
+    if (below(random, 2) === 0 && volume.log.isOpen) sync(bench); // then it stays open
+    frozen = volume.freezeCp("timer");
+  };
+  for (let step = 0; step < 120; step++) {
+    tick(bench.clock);
+    const sizes = { sizeMax: 300_000, isFar: seed % 2 === 0 };
+    const next = below(random, 4) === 0 ? scattered(random, model) : [randomOperation(random, model, sizes)];
+    for (const operation of next) {
+      const answer = applyToReal(fs, slots, operation);
+      if (answer === "ENOSPC") return;
+      assert.equal(answer, applyToModel(model, operation, bench.clock.now()));
+    }
+    const event = below(random, 12);
+    if (event === 0) volume.relieve({ blocksMax: 1 + below(random, 100) });
+    else if (event === 1) fs.reclaimSlice();
+    else if (event < 5) commit();
+    else if (event === 5 && frozen === undefined) freeze();
+    else if (event === 6 && frozen === undefined) {
+      volume.createSnapshot(`at step ${step}`);
+      freeze();
+    } else if (event < 10 && volume.log.isOpen && sync(bench) !== undefined) assertEqual(recovered(bench).fs, model);
+  }
+}
+
+/** Writes to a file that there is, small and apart, so that they stay in memory: now and then more than go into a frame. */
+function scattered(random: Random, model: Model): readonly Operation[] {
+  const files = pathsOf(model).filter(({ node }) => node.kind === "file");
+  const path = files[below(random, files.length)]?.path;
+  if (path === undefined) return [];
+  const count = below(random, 3) === 0 ? 60 + below(random, 20) : 1 + below(random, 5);
+  const from = below(random, 1_000_000);
+  const data = new Uint8Array(1 + below(random, 5000)).fill(1 + below(random, 255));
+  return Array.from({ length: count }, (_, i) => ({ kind: "write", path, offset: from + i * 9000, data }));
+}
 
 test("inodes have the numbers and generations that they had, although free ones were found elsewhere", () => {
   const bench = openBench();
