@@ -9,7 +9,7 @@ import { corrupt } from "./inspect.ts";
 import { openReadOnly } from "./open-state.ts";
 import { openReceiver, type ReceiveResult, type ReceiveTarget } from "./receive.ts";
 import type { Progress } from "./send.ts";
-import { readStreamFile } from "./targets/file.ts";
+import { readStreamFile, refuseToReadTwice } from "./targets/file.ts";
 import { readPipe } from "./targets/pipe.ts";
 import { openVolumeFile, type VolumeFile } from "./targets/volume-file.ts";
 import { openWriteBack } from "./targets/write-back.ts";
@@ -58,6 +58,7 @@ export async function receiveImages(options: ReceiveImagesOptions): Promise<Rece
   const { volume, files, force, dropSnapshots = false, signal, onProgress } = options;
   const links: ChainLink[] = [];
   for (const file of files) {
+    await refuseToReadTwice(file);
     links.push(
       await verifyFile(file, { signal, onProgress: (progress) => onProgress?.({ phase: "verify", ...progress }) }),
     );

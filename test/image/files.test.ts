@@ -342,6 +342,13 @@ test("a reader that goes away is a clear error, and a terminal is refused", asyn
   assert.throws(() => readPipe({ fd: 0, isTTY: true }), fails("usage", /from a terminal/));
 });
 
+test("an image that is named is read twice, and so is no pipe", async (t) => {
+  const files = setUp(t);
+  const receiving = receiveImages({ volume: files.at("copy"), files: ["/dev/null"], clock });
+  await assert.rejects(receiving, fails("usage", /\/dev\/null is not a file: images that are named are read twice/));
+  assert.ok(!existsSync(files.at("copy")));
+});
+
 test("a pipe that breaks off leaves no volume behind", async (t) => {
   const files = setUp(t);
   const [a] = (await sendChain(files)) as [string];

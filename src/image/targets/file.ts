@@ -89,6 +89,14 @@ async function syncDirectory(path: string): Promise<void> {
   }
 }
 
+/** What comes by a pipe comes once, and opening it again waits for somebody who writes. Throws UserError "usage". */
+export async function refuseToReadTwice(path: string): Promise<void> {
+  const found = await stat(path).catch(() => undefined); // opening it says why
+  if (found === undefined || found.isFile() || found.isBlockDevice() || found.isDirectory()) return;
+  const hint = "give the name of an image file, or the stream itself: ... | tidemark image receive VOLUME";
+  throw new UserError("usage", `${path} is not a file: images that are named are read twice`, hint);
+}
+
 /** The bytes of a file from its start, in large pieces; each is valid until the next is asked for. */
 export async function* readStreamFile(path: string): AsyncGenerator<Uint8Array> {
   const handle = await openToRead(path);
