@@ -13,11 +13,17 @@ export function exitWhenInterrupted(): void {
   });
 }
 
-/** A signal that aborts long work when the user interrupts or ends it. A second time ends the process at once. */
+/**
+ * A signal that aborts long work when the user interrupts or ends it. A second time ends the process at once, as the system does
+ * it: an exit of its own would wait for calls that are under way, as for who opens the other end of a FIFO.
+ */
 export function interruption(): AbortSignal {
   const controller = new AbortController();
   const stop = (signal: NodeJS.Signals): void => {
-    if (controller.signal.aborted) process.exit(exitCodes.interrupted.code);
+    if (controller.signal.aborted) {
+      process.removeAllListeners(signal);
+      process.kill(process.pid, signal);
+    }
     controller.abort(new InterruptedError(`interrupted by ${signal}`));
   };
   process.on("SIGINT", stop);
