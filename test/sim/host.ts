@@ -57,8 +57,8 @@ export interface Host {
   readonly isBetweenCopies: boolean;
   /** Up to this change no rot in the log can pass for its end. */
   readonly provenSeq: number;
-  /** Does a frame of the log refer to the block? */
-  isReferred(vbn: number): boolean;
+  /** The last change of the newest frame that refers to the block; 0: none does. */
+  referredBy(vbn: number): number;
   /** Begins a consistency point; one must not be on its way. */
   freeze(cause: CpCause): void;
   /** One step of the consistency point on its way; with none on its way, begins one. */
@@ -82,8 +82,6 @@ export function openHost(options: HostOptions): Host {
   let line: LogFrame[] = [];
   let writing: FramesInFlight | undefined;
   let referred: Referred[] = [];
-  /** The newest consistency point on the disk has all up to this change: frames of these refer to nothing any more. */
-  let pointSeq = volume.committed.logSeq;
   let framedSeq = 0;
   let provenSeq = 0;
   let waiting: Waiting[] = [];
@@ -114,8 +112,7 @@ export function openHost(options: HostOptions): Host {
       case "flushed":
         device.writeDurable(frozen.fsinfoVbns[0], frozen.fsinfo);
         current.stage = "first copy";
-        pointSeq = frozen.logSeq;
-        referred = referred.filter(({ seq }) => seq > pointSeq);
+        referred = referred.filter(({ seq }) => seq > frozen.logSeq);
         options.onDurable(frozen.cpCount);
         break;
       case "first copy":
@@ -167,9 +164,7 @@ export function openHost(options: HostOptions): Host {
     });
     provenSeq = provenBefore;
     writing = undefined;
-    for (const frame of written) {
-      if (frame.lastSeq > pointSeq) referred.push({ seq: frame.lastSeq, vbns: blocksOf(frame) });
-    }
+    for (const frame of written) referred.push({ seq: frame.lastSeq, vbns: blocksOf(frame) });
     trace(`  ${written.length} frames of the log: changes up to ${framedSeq} are durable`);
     acknowledge();
     return true;
@@ -189,7 +184,7 @@ export function openHost(options: HostOptions): Host {
     get provenSeq(): number {
       return provenSeq;
     },
-    isReferred: (vbn) => referred.some(({ vbns }) => vbns.has(vbn)),
+    referredBy: (vbn) => referred.findLast(({ vbns }) => vbns.has(vbn))?.seq ?? 0,
     advanceLog(): void {
       if (!stepLog()) formFrame();
     },

@@ -125,8 +125,8 @@ export interface World {
   /** What the consistency point at the end of a replay holds, while that goes on. */
   recovering: SavedCp | undefined;
   guards: ((vbn: number) => boolean)[];
-  /** Blocks that frames of the log refer to. */
-  isReferred: (vbn: number) => boolean;
+  /** The last change of the newest frame of the log that refers to the block; 0: none does. */
+  referredBy: (vbn: number) => number;
   listing: Listing | undefined;
   /** The crash that comes when the device has done its count. */
   armed: Crash | undefined;
@@ -184,7 +184,7 @@ export function openWorld(setup: Setup, trace: (line: string) => void): World {
     acknowledged: 0,
     snapshots: new Map(),
     guards: [],
-    isReferred: () => false,
+    referredBy: () => 0,
     inFlight: undefined,
     listing: undefined,
     armed: undefined,
@@ -255,10 +255,16 @@ export function openOn(
   return { volume, fs: openFileSystem({ volume, clock, accessTimes: setup.accessTimes }) };
 }
 
+/** Does a frame that a power cut now might have replayed refer to the block? Those that the consistency point has are not. */
+function isReferred({ disk, referredBy }: World, vbn: number): boolean {
+  const seq = referredBy(vbn);
+  return seq > 0 && seq > readFsinfo(disk.durable()).logSeq;
+}
+
 /** Opens what is on the disk for the history to go on. */
 export function openDisk(world: World): Opened {
   const { faults, random } = world;
-  const isGuarded = (vbn: number): boolean => world.guards.some((guard) => guard(vbn)) || world.isReferred(vbn);
+  const isGuarded = (vbn: number): boolean => world.guards.some((guard) => guard(vbn)) || isReferred(world, vbn);
   const disk = guardedDevice(faults.faulty(world.disk, { isLog: false }), isGuarded);
   return openOn(world, random, disk, faults.faulty(world.log, { isLog: true }));
 }
@@ -296,7 +302,7 @@ export function show(world: World, { volume, fs }: Opened, version: Version): vo
       world.guards = world.guards.slice(-1);
     },
   });
-  world.isReferred = (vbn) => world.host.isReferred(vbn);
+  world.referredBy = (vbn) => world.host.referredBy(vbn);
 }
 
 export function versionOf(world: World): number {

@@ -216,6 +216,8 @@ export interface CrashDevice extends BlockDevice {
   crash(random?: Random): MemoryDevice;
   /** What is read now, flushed or not: what the disk holds when the process dies and the host lives. */
   contents(): MemoryDevice;
+  /** What no power cut takes away, but for what has been written over since. */
+  durable(): MemoryDevice;
 }
 
 export interface CrashOptions {
@@ -313,6 +315,7 @@ export function crashDevice({ random, base, power = powerSupply() }: CrashOption
       return image;
     },
     contents: () => current.clone(),
+    durable: () => durable.clone(),
   };
 }
 
