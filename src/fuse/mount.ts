@@ -202,6 +202,9 @@ export async function unmount(directory: string, { lazy = false, force = false }
     ? await run("umount", ["-i", ...(lazy ? ["-l"] : []), ...(force ? ["-f"] : []), "--", target])
     : await unmountOwn(target, { lazy, force });
   if (status === 0) return;
+  if (/not found in \/etc\/mtab/.test(errors)) {
+    throw new UserError("failed", `cannot unmount ${target}: somebody else has mounted it`, "they can, and root");
+  }
   const isBusy = /busy/.test(errors);
   const hint = isBusy ? `find who uses it with: fuser -vm ${target}; or unmount with --lazy` : "";
   throw new UserError(

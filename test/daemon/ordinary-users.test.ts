@@ -151,6 +151,18 @@ test("what a user may not do is refused with the reason", { skip }, async (t) =>
   }
 });
 
+test("a user is told whose mount it is that they cannot unmount", { skip }, async (t) => {
+  const home = homeOf(t);
+  const [volume, dir] = [join(home.folder, "v.tm"), join(home.folder, "mnt")];
+  const { code, stderr } = await asUser(home, {
+    before: `mkdir ${dir}; ${tidemarkCommand} format ${volume} --size 64M > /dev/null; ${tidemarkCommand} mount ${volume} ${dir}`,
+    script: `status=0; tidemark umount ${dir} || status=$?; echo $status`,
+    after: `${tidemarkCommand} umount ${dir}`,
+  });
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /somebody else has mounted it/);
+});
+
 test("sharing is allowed by a line of its own", (t) => {
   const path = join(temporaryDirectory(t), "fuse.conf");
   for (const [text, expected] of [
