@@ -46,16 +46,19 @@ export function command<O>(spec: CommandSpec<O>): Command {
         refuseTwice(given, spec.lists ?? []);
         return true;
       });
+  const run = async (given: Readonly<Record<string, unknown>>): Promise<void> => {
+    refuseEmpty(given, spec.command);
+    await spec.run(given as unknown as ArgumentsCamelCase<GlobalOptions & O>);
+  };
   return {
     module: {
       command: spec.command,
       describe: spec.summary,
       builder: build,
-      handler: (given: ArgumentsCamelCase<GlobalOptions>) =>
-        spec.run(given as unknown as ArgumentsCamelCase<GlobalOptions & O>),
+      handler: run,
     },
     plain: { notation: spec.command, declare: (to) => spec.options(to as unknown as Argv<GlobalOptions>) },
-    run: (given) => spec.run(given as unknown as ArgumentsCamelCase<GlobalOptions & O>),
+    run,
   };
 }
 
@@ -65,6 +68,13 @@ function refuseTwice(given: object, lists: readonly string[]): void {
     if (Array.isArray(value) && name !== "_" && name !== "$0" && !lists.includes(name)) {
       throw new UserError("usage", `option ${name.length === 1 ? "-" : "--"}${name} is given more than once`);
     }
+  }
+}
+
+/** What a script made of a variable that is not set: as a path it would be the directory that one is in. */
+function refuseEmpty(given: Readonly<Record<string, unknown>>, notation: string): void {
+  for (const [, name = ""] of notation.matchAll(/[<[](\w+)/g)) {
+    if ([given[name]].flat().includes("")) throw new UserError("usage", `the argument ${name.toUpperCase()} is empty`);
   }
 }
 

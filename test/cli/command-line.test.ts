@@ -268,6 +268,21 @@ test("too few or too many arguments are counted, and the command's own help is n
   assert.match((await tidemark(["nonsense"])).stderr, /see: tidemark --help/);
 });
 
+test("an argument that is empty is refused: as a path it would be the directory that one is in", async (t) => {
+  const cwd = temporaryDirectory(t);
+  await tidemarkOk(["format", "v.tide", "--size", "64M"], { cwd });
+  for (const [name, line] of [
+    ["DIR", ["mount", "v.tide", ""]],
+    ["VOLUME", ["status", ""]],
+    ["VOLUME", ["status", "--", ""]],
+    ["FILES", ["image", "verify", "a", ""]],
+  ] as const) {
+    const { code, stderr } = await tidemark(line, { cwd });
+    assert.equal(code, 2);
+    assert.match(stderr, new RegExp(`the argument ${name} is empty`));
+  }
+});
+
 test("interrupted twice, long work ends also while it waits for who opens the other end of a FIFO", {
   timeout: 20_000,
 }, async (t) => {
