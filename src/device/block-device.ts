@@ -6,6 +6,8 @@
  * host arrive as FsError EIO or ENOSPC with the cause.
  */
 export interface BlockDevice {
+  /** Where it is found, for messages. Undefined: in memory only. */
+  readonly path?: string;
   readonly blockCount: number;
   /** Reads `count` blocks from block `vbn` on into `into`, from byte `offset`. Blocks never written read as zeros. */
   read(vbn: number, count: number, into: Uint8Array, offset: number): void;

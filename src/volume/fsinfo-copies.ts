@@ -66,10 +66,18 @@ export function readFsinfo(device: BlockDevice): Fsinfo {
   const [first, second] = readFsinfoCopies(device);
   const newest = newer(first.fsinfo, second.fsinfo);
   if (newest === undefined) {
+    const { path = "the device" } = device;
+    if (![first, second].some(({ vbn }) => hasMagic(device, vbn))) {
+      throw new UserError(
+        "corrupt",
+        `${path} is not a Tidemark volume: neither block ${first.vbn} nor block ${second.vbn} has its root`,
+        "tidemark format makes one; one whose start and end were written over can be restored from image files",
+      );
+    }
     throw new UserError(
       "corrupt",
-      `no usable fsinfo: block ${first.vbn}: ${first.problem}; block ${second.vbn}: ${second.problem}`,
-      "if this is not a Tidemark volume, tidemark format makes one; if it is, restore it from image files",
+      `neither copy of the root of ${path} can be used: block ${first.vbn}: ${first.problem}; block ${second.vbn}: ${second.problem}`,
+      "where they are damaged, restore the volume from image files",
     );
   }
   if (newest.blockCount > device.blockCount) {
@@ -94,6 +102,7 @@ export function looksLikeVolume(device: BlockDevice): boolean {
 }
 
 function hasMagic(device: BlockDevice, vbn: number): boolean {
+  if (vbn >= device.blockCount) return false;
   const block = new Uint8Array(BLOCK_BYTES);
   device.read(vbn, 1, block, 0);
   return sameBytes(block.subarray(0, VOLUME_MAGIC.length), VOLUME_MAGIC);
