@@ -35,6 +35,7 @@ const fullSizes: Sizes = {
   mirrorMib: 1024,
   mirrorFiles: 10_000,
   probeMs: 2000,
+  probeRounds: 3,
   tree: TREE,
 };
 const quickSizes: Sizes = {
@@ -48,6 +49,7 @@ const quickSizes: Sizes = {
   mirrorMib: 64,
   mirrorFiles: 500,
   probeMs: 500,
+  probeRounds: 1,
   tree: `${TREE}/linux`,
 };
 

@@ -22,6 +22,8 @@ export interface Sizes {
   readonly mirrorFiles: number;
   /** For so long latencies are taken. */
   readonly probeMs: number;
+  /** Latencies while something else goes on, which vary most, are taken so often. */
+  readonly probeRounds: number;
   /** A folder to pack: the files of a real project. */
   readonly tree: string;
 }

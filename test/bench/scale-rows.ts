@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path";
 import { command, secondsOf, shell } from "./processes.ts";
 import type { Row, Session } from "./rows.ts";
+import { median } from "./table.ts";
 
 const workPath = join(import.meta.dirname, "work.js");
 const scalePath = join(import.meta.dirname, "scale-work.js");
@@ -86,12 +87,13 @@ const PROBE_MS_MAX = 120_000;
 
 /**
  * One in sixteen of the pages of a large file are changed by a process that does nothing else, and then made durable, by a
- * consistency point or what the peer has. It is done twice, and the second time counts: by then whoever compiles what runs
- * often has done so.
+ * consistency point or what the peer has. It is done once to warm up, for whoever compiles what runs often; then the medians count.
  */
 async function latencyWhileWritten(session: Session): Promise<readonly number[]> {
   await latencyOnce(session);
-  return latencyOnce(session);
+  const rounds: (readonly number[])[] = [];
+  for (let round = 0; round < session.sizes.probeRounds; round++) rounds.push(await latencyOnce(session));
+  return (rounds[0] as readonly number[]).map((_, i) => median(rounds.map((values) => values[i] as number)) ?? 0);
 }
 
 async function latencyOnce({ peer, sizes }: Session): Promise<readonly number[]> {
