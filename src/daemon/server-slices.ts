@@ -18,9 +18,9 @@ import type { CpCause } from "../volume/volume.ts";
 import { plainError } from "./plain-error.ts";
 import type { Server } from "./server-state.ts";
 
-/** Written in one go: 64 KiB. */
-const SLICE_BLOCKS = 16;
-const SLICE_BYTES = SLICE_BLOCKS * BLOCK_BYTES;
+/** Written in one go: 32 KiB, so that who meets a slice waits for little. */
+const SLICE_BLOCKS = 8;
+export const SLICE_BYTES: number = SLICE_BLOCKS * BLOCK_BYTES;
 /** Between two slices while requests keep coming. */
 const PAUSE_MS = 1;
 /** Longer than who makes one request after the other takes to come back. */
