@@ -10,7 +10,6 @@
  * One is in flight at a time. What is asked for meanwhile is gathered into the next. Changes that must be frozen right
  * after they are made (a snapshot) wait here for their turn, each with a consistency point of its own.
  */
-
 import type { CpCount } from "../core/numbers.ts";
 import { shaped } from "../core/shaped.ts";
 import type { CpCause, FrozenCp, Volume } from "../volume/volume.ts";

@@ -14,9 +14,9 @@
  *
  *     words | counts | a slot for each thing posted, in turn | the bytes of frames and replies, in turn as well
  *
- * Each word has one writer, but for WAKE. The counts are the log thread's, for whoever wants to know: they are too large for words
- * that are shared by the rules, but an aligned one is read whole. The server places the bytes, and from the start again whenever nothing is under way:
- * the memory used is then what lies in the caches of the processors.
+ * Each word has one writer, but for WAKE. The counts are the log thread's, for whoever wants to know: they outgrow a word, and so
+ * Atomics cannot be had for them, but a number that is aligned is read whole. The server places the bytes, and from the start again
+ * whenever nothing is under way: the memory used is then what lies in the caches of the processors.
  */
 import assert from "node:assert/strict";
 import { BLOCK_BYTES } from "../core/block.ts";

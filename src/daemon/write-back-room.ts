@@ -30,7 +30,6 @@
  * Not covered: what is written through mappings, which hears of it at msync and until then takes room that was meant for the pages
  * of others, and write(2) of more than D, or through more handles than are counted, that began when there was room.
  */
-
 import { BLOCK_BYTES } from "../core/block.ts";
 import { shaped } from "../core/shaped.ts";
 import { dirtyPagesWanted } from "../fuse/kernel/backing-device.ts";

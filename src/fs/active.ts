@@ -28,7 +28,6 @@
  * Each operation passes through `guarded`, the one place that begins an operation (blocks that earlier ones had in hands
  * may be reused; a volume that shows a new state is noticed) and translates what a following mount may run into.
  */
-
 import type { Clock } from "../core/clock.ts";
 import { FsError } from "../core/errors.ts";
 import { shaped } from "../core/shaped.ts";

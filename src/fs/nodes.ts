@@ -26,7 +26,6 @@
  * Invariant: the number of a state is not used for another one while the kernel knows a node of it; a state that ended
  * stays in the table, without its inodes, until then.
  */
-
 import type { Time } from "../core/clock.ts";
 import { type Counts, counts } from "../core/counts.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";

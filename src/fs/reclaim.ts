@@ -20,7 +20,6 @@
  * On disk the orphan file is an array of u32, an ino or 0; an inode has the number of its slot plus 1. Which of the
  * slots are free is known in memory, read once when the volume is opened.
  */
-
 import assert from "node:assert/strict";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { counts } from "../core/counts.ts";

@@ -10,7 +10,6 @@
  * operation begins. Invariant: a buffer is in exactly one of: the cache, the dirty maps of one tree,
  * `retired`, the pool.
  */
-
 import assert from "node:assert/strict";
 import { LRUCache } from "lru-cache";
 import { BLOCK_BYTES, type Block, makeBlock } from "../core/block.ts";

@@ -5,7 +5,6 @@
  * consistency point encodes it into its block; that block is made dirty at once, so that its space is set aside.
  * Which numbers are taken is in the inode map, a file with one bit an inode.
  */
-
 import assert from "node:assert/strict";
 import { LRUCache } from "lru-cache";
 import { BLOCK_BYTES, REGION_BLOCKS } from "../core/block.ts";

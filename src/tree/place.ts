@@ -6,10 +6,8 @@
  * inode) change while places are handed out: `assignPlaces` until nothing new gets dirty, then `sealNodes`. For all other
  * files one follows the other.
  */
-
 import assert from "node:assert/strict";
 import { checksum } from "../core/checksum.ts";
-import { shaped } from "../core/shaped.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import { blockPointer } from "../format/block-pointer.ts";
 import { POINTER_BYTES, POINTERS_PER_BLOCK } from "../format/constants.ts";
@@ -21,7 +19,8 @@ export interface GatherWriter {
   write(vbn: number, block: Uint8Array): void;
   /** Writes what is collected. Until then the buffers must not change. */
   flush(): void;
-  readonly blocksWritten: number;
+  /** By the writes so far. */
+  blocksWritten(): number;
 }
 
 const GATHER_BLOCKS_MAX = 512;
@@ -36,7 +35,7 @@ export function gatherWriter(device: Pick<BlockDevice, "writeGather">): GatherWr
     blocksWritten += pending.length;
     pending = [];
   };
-  return shaped({
+  return {
     write(vbn, block): void {
       if (vbn !== first + pending.length || pending.length >= GATHER_BLOCKS_MAX) {
         flush();
@@ -45,10 +44,8 @@ export function gatherWriter(device: Pick<BlockDevice, "writeGather">): GatherWr
       pending.push(block);
     },
     flush,
-    get blocksWritten(): number {
-      return blocksWritten;
-    },
-  });
+    blocksWritten: () => blocksWritten,
+  };
 }
 
 /** Writes all dirty blocks of a file that is not part of the map fixpoint. Its root is right afterwards. */

@@ -109,7 +109,7 @@ function freeze(state: VolumeState, cause: CpCause): FrozenCp {
     cause,
     fsinfo: encodeFsinfo(fsinfo),
     fsinfoVbns: fsinfoVbns(fsinfo.reservedBlocks),
-    blocksWritten: writer.blocksWritten,
+    blocksWritten: writer.blocksWritten(),
     logSeq: fsinfo.logSeq,
   };
   state.cp = { phase: "frozen", frozen, fsinfo };

@@ -12,7 +12,6 @@
  * Within the reserved area the table is copy-on-write like everything else, by the same code: creating a snapshot
  * rewrites the block of its record and the path above it, however many snapshots there are.
  */
-
 import { BLOCK_BYTES } from "../core/block.ts";
 import { checksum } from "../core/checksum.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";

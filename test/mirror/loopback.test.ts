@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { existsSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { manualClock } from "../../src/core/clock.ts";
 import { UserError } from "../../src/core/errors.ts";
 import { below, prng } from "../../src/core/prng.ts";
@@ -67,12 +67,7 @@ test("a hundred updates: after each the mirror equals the source, and the source
 });
 
 test("snapshots of the user arrive with the next update, renamed ones are renamed, deleted ones go", async (t) => {
-  const directory = temporaryDirectory(t);
-  const key = makeKey(directory);
-  const source = makeSourceFile(t, join(directory, "source.tm"));
-  const mirror = join(directory, "mirror.tm");
-  const serve = await startServe(t, { volume: mirror, key });
-  startRun(t, source, { to: serve.address, key });
+  const { source, mirror } = await mirroring(t);
   const names = (): readonly string[] => {
     const device = openFileDevice(mirror, { writable: false });
     try {
@@ -243,12 +238,7 @@ test("a mirror of another volume is refused, with both named", async (t) => {
 });
 
 test("without a common base the source stops, and names what both sides have", async (t) => {
-  const directory = temporaryDirectory(t);
-  const key = makeKey(directory);
-  const source = makeSourceFile(t, join(directory, "source.tm"));
-  const mirror = join(directory, "mirror.tm");
-  const serve = await startServe(t, { volume: mirror, key });
-  const run = startRun(t, source, { to: serve.address, key });
+  const { key, source, mirror, serve, run } = await mirroring(t);
   await follow(source, mirror);
   await run.stop();
   for (const { name } of source.volume.snapshots()) source.volume.deleteSnapshot(name);
@@ -281,12 +271,7 @@ test("an ordinary volume, a foreign file and a volume in use are not served", as
 });
 
 test("a promoted mirror is an ordinary volume, and the states that it got from its source are snapshots that can be deleted", async (t) => {
-  const directory = temporaryDirectory(t);
-  const key = makeKey(directory);
-  const source = makeSourceFile(t, join(directory, "source.tm"));
-  const mirror = join(directory, "mirror.tm");
-  const serve = await startServe(t, { volume: mirror, key });
-  const run = startRun(t, source, { to: serve.address, key });
+  const { key, source, mirror, serve, run } = await mirroring(t);
   source.write("file", 300_000);
   await follow(source, mirror);
   assert.throws(() => promoteMirror(mirror), { name: "UserError", failure: "in-use" });
@@ -335,6 +320,16 @@ test("a sidecar with another key stops with a message; one that finds nobody goe
 });
 
 /** The top of the mirror, as text. */
+/** A volume of its own, and the mirror of it that follows. */
+async function mirroring(t: TestContext) {
+  const directory = temporaryDirectory(t);
+  const key = makeKey(directory);
+  const source = makeSourceFile(t, join(directory, "source.tm"));
+  const mirror = join(directory, "mirror.tm");
+  const serve = await startServe(t, { volume: mirror, key });
+  return { key, source, mirror, serve, run: startRun(t, source, { to: serve.address, key }) };
+}
+
 function openState(mirror: string): string {
   const device = openFileDevice(mirror, { writable: false });
   try {

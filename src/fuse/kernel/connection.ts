@@ -6,7 +6,6 @@
  * 40 bytes) begins on one; the reply begins 16 bytes before one, so that the data of a READ does. A filesystem may hand such
  * a payload to a direct write without a copy.
  */
-
 import { alignedMemory } from "../../core/aligned-memory.ts";
 import { counts } from "../../core/counts.ts";
 import { FsError } from "../../core/errors.ts";

@@ -35,7 +35,6 @@
  *
  * The idea is that of the intent log of ZFS and of the NVRAM log of WAFL.
  */
-
 import assert from "node:assert/strict";
 import { shaped } from "../../core/shaped.ts";
 import { type Fsinfo, NO_FRAMES } from "../../format/fsinfo.ts";

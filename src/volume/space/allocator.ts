@@ -23,7 +23,6 @@
  * Space is counted, never guessed: free = allocatable now; every dirty block in memory has one of them set aside, the
  * map blocks that a consistency point may still change have a reserve, deletions have another one.
  */
-
 import assert from "node:assert/strict";
 import { REGION_BLOCKS, REGION_SHIFT, REGION_WORDS } from "../../core/block.ts";
 import { CorruptionError, FsError } from "../../core/errors.ts";
