@@ -65,7 +65,10 @@ export const MEMORY_BYTES_MAX = 256 << 20;
 /** Below, a consistency point would follow each large request. */
 export const MEMORY_BYTES_MIN = 16 << 20;
 
-/** Buffers that requests are read into, where each of the most that there can be is a large WRITE (fuse/kernel/kept-writes.ts). */
+/**
+ * Buffers that requests are read into, where each of the most that there can be is a large WRITE (fuse/kernel/kept-writes.ts). Those
+ * for who finds no space (short-of-space.ts), 16 MiB, take no memory before a volume is full, and are not counted.
+ */
 const BUFFER_BYTES = 14 << 20;
 
 /**

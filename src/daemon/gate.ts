@@ -21,8 +21,6 @@ export interface Gate {
 export interface GateOptions {
   /** Frees what a consistency point can free; false: it would be nothing. */
   readonly makeSpace: () => boolean;
-  /** Somebody is about to hear that the volume is full, or the disk that it lies on: then the error has a cause. */
-  readonly onFull?: (error: FsError) => void;
 }
 
 const changing = [
@@ -66,7 +64,7 @@ const GONE: Attributes = {
 
 type Operation = (...given: readonly unknown[]) => unknown;
 
-export function gate(fileSystem: FileSystem, { makeSpace, onFull }: GateOptions): Gate {
+export function gate(fileSystem: FileSystem, { makeSpace }: GateOptions): Gate {
   const open: { -readonly [K in keyof FileSystem]: FileSystem[K] } = { ...fileSystem };
   const replace = (name: (typeof changing)[number], operation: Operation): void => {
     (open as unknown as Record<string, Operation>)[name] = operation;
@@ -79,10 +77,7 @@ export function gate(fileSystem: FileSystem, { makeSpace, onFull }: GateOptions)
           return operation(...given);
         } catch (error) {
           const isFull = error instanceof FsError && error.code === "ENOSPC";
-          if (!isFull) throw error;
-          if (attempt < ATTEMPTS_MAX && makeSpace()) continue;
-          onFull?.(error);
-          throw error;
+          if (!isFull || attempt === ATTEMPTS_MAX || !makeSpace()) throw error;
         }
       }
     });

@@ -56,18 +56,18 @@ export function fullNotes({
   volume,
   nowMs,
   send,
-}: Pick<Server, "volume" | "nowMs" | "send">): (error?: FsError) => void {
+}: Pick<Server, "volume" | "nowMs" | "send">): (error: FsError) => void {
   const ofHost = { toldMs: Number.NEGATIVE_INFINITY, loggedMs: Number.NEGATIVE_INFINITY };
   const ofVolume = { ...ofHost };
   return (error) => {
     const now = nowMs();
-    const last = error?.cause === undefined ? ofVolume : ofHost;
+    const last = error.cause === undefined ? ofVolume : ofHost;
     if (now - last.toldMs < FULL_STATUS_MS) return;
     last.toldMs = now;
     const again = now - last.loggedMs < FULL_NOTE_MS;
     if (!again) last.loggedMs = now;
     const message =
-      error?.cause === undefined ? fullText(spaceOf(volume)) : `the disk of the host is full: ${error.message}`;
+      error.cause === undefined ? fullText(spaceOf(volume)) : `the disk of the host is full: ${error.message}`;
     send({ kind: "full", message, again });
   };
 }
@@ -82,7 +82,6 @@ export function openRoom(server: Server, dirtyPagesBytesMax: number): WriteBackR
     nowMs: server.nowMs,
     drain: (bytesMax, delayMs) => server.send({ kind: "drain", dirtyPagesBytesMax: bytesMax, delayMs }),
     allow: (bytesMax) => server.send({ kind: "allow", dirtyPagesBytesMax: bytesMax }),
-    onFull: () => server.onFull(),
   });
 }
 

@@ -18,7 +18,7 @@ export interface Server {
   readonly turns: CpTurns;
   readonly gate: Gate;
   /** Tells of a full volume, now and then. */
-  readonly onFull: (error?: FsError) => void;
+  readonly onFull: (error: FsError) => void;
   readonly inbox: Inbox;
   /** To the log thread; undefined: the volume is not written to. */
   readonly line: LogLine | undefined;

@@ -83,14 +83,7 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     snapshotDirectories,
     onDamage: (counts, first) => send({ kind: "damage", counts, first }),
   });
-  const onFull = fullNotes({ volume, nowMs, send });
-  const gated = gate(fileSystem, {
-    makeSpace: () => makeSpace(server),
-    onFull: (error) => {
-      // Where space is owed, who finds none is asked again; the disk of the host has none for anybody.
-      if (server.room?.isOwed !== true || error.cause !== undefined) onFull(error);
-    },
-  });
+  const gated = gate(fileSystem, { makeSpace: () => makeSpace(server) });
   const turns = cpTurns(volume, {
     send: (cp) => send({ kind: "frozen", cp }),
     // What is in frames need not be dropped when it is frozen: the log stays open.
@@ -108,7 +101,7 @@ function open(start: ServerStart, send: (message: FromServer) => void, calls: Ho
     fileSystem,
     turns,
     gate: gated,
-    onFull,
+    onFull: fullNotes({ volume, nowMs, send }),
     inbox,
     line,
     holdAll: durability === "op" && volume.writable ? lastChange(volume) : undefined,
@@ -166,6 +159,8 @@ function serveMount(server: Server, calls: HostCalls | undefined): void {
       fileSystem: server.gate.fileSystem,
       writeBack,
       room: server.room,
+      maySpaceCome: () => server.fileSystem.hasUnnamedInUse,
+      onFull: server.onFull,
       wake: inbox.word,
       onWake(again) {
         const next = receiveAll(server, again);
@@ -201,6 +196,7 @@ function servePaths(server: Server): void {
   const paths = pathServer({
     fileSystem: server.gate.fileSystem,
     caller: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
+    onFull: server.onFull,
     log: (text) => send({ kind: "log", message: text }),
   });
   for (;;) {

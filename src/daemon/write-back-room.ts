@@ -57,8 +57,6 @@ export interface RoomOptions {
   readonly drain: (dirtyPagesBytesMax: number, delayMs: number) => void;
   /** It may keep so much again. */
   readonly allow: (dirtyPagesBytesMax: number) => void;
-  /** A writer is told that the volume is full. */
-  readonly onFull: () => void;
 }
 
 type Phase = "open" | "draining" | "dry";
@@ -89,7 +87,7 @@ export function keptBlocksOf({
 }
 
 export function writeBackRoom(volume: Volume, options: RoomOptions): WriteBackRoom {
-  const { makeSpace, isFreeing, cachedCount, nowMs, drain, allow, onFull } = options;
+  const { makeSpace, isFreeing, cachedCount, nowMs, drain, allow } = options;
   const mostBlocks = Math.ceil(dirtyPagesWanted() / BLOCK_BYTES);
   const { blockCount } = volume.committed;
   let keptBlocks = Math.ceil(options.dirtyPagesBytesMax / BLOCK_BYTES);
@@ -169,7 +167,6 @@ export function writeBackRoom(volume: Volume, options: RoomOptions): WriteBackRo
     admits(): boolean {
       if (phase === "dry" && canGain()) makeSpace();
       look();
-      if (phase === "dry") onFull();
       return phase === "open";
     },
     defer(request): void {

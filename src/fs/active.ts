@@ -84,6 +84,8 @@ export interface OpenFileSystem extends FileSystem {
   isDeleted(node: NodeId): boolean;
   /** Deleted files that wait to be freed by `reclaimSlice`. */
   readonly doomedCount: number;
+  /** A file without a name is in use, as far as anyone has told: its blocks are not free. */
+  readonly hasUnnamedInUse: boolean;
   /** Handles that are open. */
   readonly openCount: number;
 }
@@ -163,6 +165,9 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
     ...(onDamage === undefined ? functions : watchDamage(functions, { volume, states, handles, onDamage })),
     get doomedCount(): number {
       return orphans?.doomedCount ?? 0;
+    },
+    get hasUnnamedInUse(): boolean {
+      return orphans?.hasUsed ?? false;
     },
     get openCount(): number {
       return handles.count;

@@ -67,6 +67,8 @@ export interface Orphans {
   reclaimSlice(): boolean;
   /** How many files are doomed; 0: nothing is left to do. */
   readonly doomedCount: number;
+  /** Some are not doomed: they are in use, or cannot be freed. */
+  readonly hasUsed: boolean;
 }
 
 /** What is to become of an inode without names. */
@@ -318,6 +320,9 @@ export function openOrphans(inodes: InodeFile): Orphans {
     reclaimSlice,
     get doomedCount(): number {
       return nextDoomed() === undefined ? 0 : doomed.size;
+    },
+    get hasUsed(): boolean {
+      return slotCount - freeSlots.length > doomed.size;
     },
   });
 

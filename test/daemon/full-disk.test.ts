@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import {
   mountVolume,
   run,
@@ -17,6 +18,7 @@ import { temporaryDirectory } from "../support/temp.ts";
 
 const skip = skipWithoutMounts();
 const MIB = 1 << 20;
+const replaceProgram = fileURLToPath(new URL("replace-program.js", import.meta.url));
 
 interface Status {
   readonly volume: {
@@ -71,6 +73,33 @@ test("on a nearly full volume ENOSPC comes at the write that does not fit, and w
   await unmountVolume(dir);
   assert.match(await tidemarkOk(["check", volume]), /is consistent/);
 });
+
+test("who deletes a file to make room has that room at once, though the kernel tells later that it is in use no more", {
+  skip,
+}, async (t) => {
+  const { volume, dir } = await mounted(t, { size: "64M" });
+  // Before the server waited for it, one in ten failed.
+  assert.equal(await runOk(process.execPath, [replaceProgram, dir, "60"]), "0");
+  const deleted = await run("python3", ["-c", deletedProgram, dir]);
+  assert.equal(deleted.stdout.trim(), "ENOSPC", deleted.stderr);
+  await unmountVolume(dir);
+  assert.match(await tidemarkOk(["check", volume]), /is consistent/);
+});
+
+/** A deleted file that is open still: there is no space, and whoever asks hears so. */
+const deletedProgram = `
+import errno, os, sys
+chunk = bytes(1 << 20)
+def fill(f):
+    try:
+        while True: os.write(f, chunk)
+    except OSError as e: return errno.errorcode[e.errno]
+held = os.open(sys.argv[1] + "/held", os.O_WRONLY | os.O_CREAT)
+fill(held)
+os.unlink(sys.argv[1] + "/held")
+other = os.open(sys.argv[1] + "/other", os.O_WRONLY | os.O_CREAT)
+print(fill(other))
+`;
 
 test("a file that was opened before the volume filled up hears of it at the write, too; a mapped one at msync", {
   skip,

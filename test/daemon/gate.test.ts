@@ -72,15 +72,3 @@ test("times written back to a file that is gone are no error, but a chmod of it 
   const chmod = gate(failing([gone()]).fileSystem, { makeSpace: () => false }).fileSystem;
   assert.throws(() => chmod.setAttributes(node, { mode: 0o600 }, caller), { code: "ESTALE" });
 });
-
-test("who watches for a full volume hears of what is given up, not of what space was made for", () => {
-  const told: string[] = [];
-  const { fileSystem } = failing([full(), undefined, full()]);
-  let hope = true;
-  const gated = gate(fileSystem, { makeSpace: () => hope, onFull: ({ code }) => told.push(code) });
-  assert.equal(gated.fileSystem.unlink(node, "a" as Name), "done");
-  assert.deepEqual(told, []);
-  hope = false;
-  assert.throws(() => gated.fileSystem.unlink(node, "a" as Name), { code: "ENOSPC" });
-  assert.deepEqual(told, ["ENOSPC"]);
-});

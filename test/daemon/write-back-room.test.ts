@@ -44,7 +44,6 @@ function bench(availableNowBlocks: number, { keptBlocks = KEPT, heldBlocks = 0 }
     nowMs: () => kernel.nowMs,
     drain: (bytes, delayMs) => asked.push(`drain to ${bytes / MIB / 4096}${delayMs > 0 ? " later" : ""}`),
     allow: (bytes) => asked.push(`allow ${bytes / MIB / 4096}`),
-    onFull: () => asked.push("onFull"),
   });
   return { volume, room, asked, kernel, drained: (blocks) => room.drained(blocks * 4096) };
 }
@@ -92,7 +91,7 @@ test("with less than twice the least there is none, until something is freed; th
   drained(LEAST);
   assert.equal(room.admits(), false);
   assert.deepEqual([room.isShort, room.isShut, room.isOwed, volume.aside], [true, true, false, 0]);
-  assert.deepEqual(asked.splice(0), ["drain to 8", "onFull"]);
+  assert.deepEqual(asked.splice(0), ["drain to 8"]);
   volume.availableNowBlocks = 23 * MIB;
   room.look();
   assert.equal(room.isShut, true, "not back and forth");

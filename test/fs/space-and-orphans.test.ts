@@ -77,6 +77,21 @@ test("a slot of the orphan file is used again", () => {
   assertClean(bench);
 });
 
+test("whether a deleted file is in use is known, until it is released and forgotten", () => {
+  const bench = makeBench();
+  const { fs } = bench;
+  const { handle } = fs.create(ROOT_NODE, asName("open"), 0o600, 2, ROOT);
+  writeAt(fs, "/open", 0, new Uint8Array(20 * MIB));
+  assert.equal(fs.hasUnnamedInUse, false);
+  fs.unlink(ROOT_NODE, asName("open"));
+  assert.equal(fs.hasUnnamedInUse, true);
+  fs.release(handle); // this kernel forgets at once
+  assert.deepEqual([fs.hasUnnamedInUse, fs.doomedCount], [false, 1]);
+  while (fs.reclaimSlice());
+  assert.deepEqual([fs.hasUnnamedInUse, fs.doomedCount], [false, 0]);
+  assertClean(bench);
+});
+
 test("a large file is freed slice by slice, also across a crash, and its name is gone at once", () => {
   const bench = makeBench(65536);
   const { fs, volume } = bench;

@@ -31,12 +31,12 @@ interface Asked {
 
 function makeServer(
   overrides: Partial<FileSystem> = {},
-  { writeBack = true, canSend = false, nodePrefix, room }: Partial<Omit<ConnectionOptions, "fileSystem">> = {},
+  options: Partial<Omit<ConnectionOptions, "fileSystem">> = {},
 ): { connection: Connection; log: string[] } {
   const log: string[] = [];
   const fileSystem = { ...memoryFileSystem({ clock: manualClock() }), ...overrides };
   return {
-    connection: makeConnection({ fileSystem, writeBack, canSend, nodePrefix, room, log: (line) => log.push(line) }),
+    connection: makeConnection({ fileSystem, ...options, log: (line) => log.push(line) }),
     log,
   };
 }
@@ -532,6 +532,33 @@ test("while space is owed who finds none waits, but not the pages it is owed to,
   assert.equal(told(opcode.SETATTR, new Uint8Array(abi.setattrRequest.size)), errnoOf("ENOSPC"));
   assert.equal(told(opcode.OPEN, record(abi.openRequest, { flags: 0o1001, openFlags: 0 })), errnoOf("ENOSPC"));
   assert.equal(connection.wantsRoom, false);
+});
+
+test("who finds no space waits where more may come, then for what is owed, and then is told, and so is who looks after the volume", () => {
+  const room = roomThatIs({ isShort: true, isShut: true, isOwed: true });
+  let maySpaceCome = true;
+  const told: string[] = [];
+  const { connection } = makeServer(
+    { write: full },
+    { room, maySpaceCome: () => maySpaceCome, onFull: ({ code }) => told.push(code) },
+  );
+  init(connection);
+  const ended = (writeFlags: number): string => {
+    const error = ask(connection, opcode.WRITE, writeOf(writeFlags))?.error;
+    assert.equal(error === undefined, connection.awaitsSpace || connection.wantsRoom);
+    if (error !== undefined) assert.equal(error, errnoOf("ENOSPC"));
+    return connection.awaitsSpace ? "awaits space" : connection.wantsRoom ? "wants room" : "ENOSPC";
+  };
+  connection.mayAwaitSpace = true;
+  assert.deepEqual([ended(0), ended(abi.WRITE_CACHE)], ["awaits space", "awaits space"]);
+  maySpaceCome = false;
+  assert.deepEqual([ended(0), ended(abi.WRITE_CACHE)], ["wants room", "ENOSPC"]);
+  assert.deepEqual(told.splice(0), ["ENOSPC"]);
+  maySpaceCome = true;
+  connection.mayAwaitSpace = false; // asked again
+  assert.equal(ended(0), "wants room");
+  connection.errandResult = 0; // and again
+  assert.deepEqual([ended(0), told], ["ENOSPC", ["ENOSPC"]]);
 });
 
 test("random bytes are always answered, never throw, and never look like a bug", () => {

@@ -8,6 +8,7 @@ import { BACKGROUND_MAX, makeConnection, PAYLOAD_BYTES_MAX } from "../../src/fus
 import { keptWrites } from "../../src/fuse/kernel/kept-writes.ts";
 import { type Kept, NOTHING, nextRequest, type Slices } from "../../src/fuse/kernel/next-request.ts";
 import { putOffReads, READ_BYTES } from "../../src/fuse/kernel/put-off.ts";
+import { shortOfSpace } from "../../src/fuse/kernel/short-of-space.ts";
 
 interface Sent {
   readonly code: number;
@@ -30,7 +31,11 @@ const read = (tag: number): Sent => ({ code: opcode.READ, tag, bytes: READ_BYTES
 
 function stage({ canAsk = true, slices }: { readonly canAsk?: boolean; readonly slices?: Slices } = {}) {
   const connection = makeConnection({ fileSystem: {} as FileSystem, log: () => {} });
-  const kept: Kept = { reads: putOffReads(), writes: keptWrites(connection) };
+  const kept: Kept = {
+    reads: putOffReads(),
+    writes: keptWrites(connection),
+    shortOfSpace: shortOfSpace(connection),
+  };
   const waiting: Sent[] = [];
   const source = {
     receive(): number {
@@ -94,14 +99,47 @@ test("a WRITE is handled though others keep coming, after some of them", () => {
   assert(second > first + 1 && second < 20, `the second one at ${second}`);
 });
 
-test("as many are kept as the kernel has in the background; one more is handled as it comes", () => {
-  const { waiting, kept, next } = stage();
+test("as many are kept as the kernel has in the background; then the first is handled", () => {
+  const { waiting, kept, next, all } = stage();
   for (let tag = 1; tag <= BACKGROUND_MAX + 1; tag++) waiting.push(fromCache(tag));
   waiting.push(small(99));
-  assert.equal(next(), BACKGROUND_MAX + 1);
-  assert.equal(kept.writes.count, BACKGROUND_MAX);
-  assert.equal(next(), 99);
   assert.equal(next(), 1);
+  assert.equal(kept.writes.count, BACKGROUND_MAX - 1);
+  assert.equal(next(), 2, "full again");
+  assert.deepEqual(all()[0], 99);
+});
+
+test("who found no space is asked again, once, when no other request waits and the RELEASEs that were kept are handled", () => {
+  const { connection, kept, waiting, next } = stage();
+  waiting.push(direct(1));
+  assert.equal(next(), 1);
+  assert.equal(connection.mayAwaitSpace, true);
+  kept.shortOfSpace.keep(WRITE_BYTES + 4096);
+  waiting.push(small(2), released(3), small(4));
+  assert.deepEqual([next(), next(), next()], [2, 4, 3]);
+  assert.equal(next(), 1);
+  assert.equal(connection.mayAwaitSpace, false, "what is said now holds");
+  assert.equal(kept.shortOfSpace.count, 0);
+});
+
+test("who found no space is asked again though others keep coming, and when many have found none", () => {
+  const { connection, kept, waiting, next, all } = stage();
+  waiting.push(direct(1));
+  next();
+  kept.shortOfSpace.keep(WRITE_BYTES + 4096);
+  for (let round = 0; round < 200; round++) waiting.push(small(2), fromCache(3));
+  let passed = 0;
+  while (next() !== 1) passed += 1;
+  assert(passed > 16 && passed < 300, `after ${passed} others`);
+  waiting.splice(0);
+  all();
+  for (let tag = 10; kept.shortOfSpace.count < 16; tag++) {
+    waiting.unshift(direct(tag));
+    assert.equal(next(), tag);
+    kept.shortOfSpace.keep(WRITE_BYTES + 4096);
+  }
+  assert.equal(next(), 10);
+  assert.equal(connection.mayAwaitSpace, false);
 });
 
 test("READs that were put off come after the WRITEs, but come, and may be put off again while others wait", () => {

@@ -81,6 +81,10 @@ export interface ConnectionOptions {
   readonly nodePrefix?: string | undefined;
   /** Whether what the kernel takes will fit. Default: there is room without end. */
   readonly room?: Room | undefined;
+  /** Whether there may be space that is not known of yet: see short-of-space.ts. Default: there is none. */
+  readonly maySpaceCome?: () => boolean;
+  /** Somebody is told that there is no space, and this is why. */
+  readonly onFull?: (error: FsError) => void;
   readonly log: Log;
 }
 
@@ -132,6 +136,11 @@ export interface Connection extends RequestBuffer {
   mayPutOff: boolean;
   isPutOff: boolean;
 
+  readonly maySpaceCome: () => boolean;
+  readonly onFull: (error: FsError) => void;
+  /** Whether the request in hand may be kept when it finds no space, and whether it is to be: see short-of-space.ts. */
+  mayAwaitSpace: boolean;
+  awaitsSpace: boolean;
   readonly room: Room | undefined;
   /** The request in hand is to be asked again when nothing is owed any more. */
   wantsRoom: boolean;
@@ -157,6 +166,7 @@ export interface Writers {
 
 export function makeConnection(options: ConnectionOptions): Connection {
   const { fileSystem, writeBack = true, room, canSend = false, writers = makeWriters(), nodePrefix, log } = options;
+  const { maySpaceCome = () => false, onFull = () => {} } = options;
   const replyStart = PAGE_BYTES - replyHeader.size;
   const replyBytesMax = replyHeader.size + PAYLOAD_BYTES_MAX;
   const memory = alignedMemory(replyStart + replyBytesMax);
@@ -189,6 +199,10 @@ export function makeConnection(options: ConnectionOptions): Connection {
     errandResult: undefined,
     mayPutOff: false,
     isPutOff: false,
+    maySpaceCome,
+    onFull,
+    mayAwaitSpace: false,
+    awaitsSpace: false,
     room,
     wantsRoom: false,
     told: TOLD_NOTHING,

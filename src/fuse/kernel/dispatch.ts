@@ -164,8 +164,8 @@ const rows: readonly (Row | undefined)[] = table([
 /**
  * Answers the request that lies in the connection's buffer, `lengthBytes` long, in its reply buffer, and returns the
  * length of the reply; 0: none is due now. The reply is to wait for `connection.durableAt`. With `connection.errand`
- * the request is to be given again once that is done, with `wantsRoom` when all pages of the kernel have come, with `isPutOff`
- * when there is time to wait. Never throws: after a bug `connection.bug` holds what was thrown, and the server sends the
+ * the request is to be given again once that is done, with `wantsRoom` when all pages of the kernel have come, with `awaitsSpace`
+ * when no other request waits, with `isPutOff` when there is time to wait. Never throws: after a bug `connection.bug` holds what was thrown, and the server sends the
  * reply and stops.
  */
 export function dispatch(connection: Connection, lengthBytes: number): number {
@@ -174,6 +174,7 @@ export function dispatch(connection: Connection, lengthBytes: number): number {
   connection.errand = undefined;
   connection.isPutOff = false;
   connection.wantsRoom = false;
+  connection.awaitsSpace = false;
   if (lengthBytes < requestHeader.size) {
     log(`a request of ${lengthBytes} bytes cannot be answered`);
     return 0;
@@ -204,9 +205,11 @@ function run(connection: Connection, row: Row, lengthBytes: number): number {
     return row.handler(connection, fileSystem, view) ?? 0;
   } catch (error) {
     connection.durableAt = 0;
-    if (error instanceof FsError && error.code === "ENOSPC" && mayWaitForRoom(connection, row)) {
-      connection.wantsRoom = true;
-      return NO_REPLY;
+    if (error instanceof FsError && error.code === "ENOSPC") {
+      connection.awaitsSpace = connection.mayAwaitSpace && connection.maySpaceCome();
+      connection.wantsRoom = !connection.awaitsSpace && mayWaitForRoom(connection, row);
+      if (connection.awaitsSpace || connection.wantsRoom) return NO_REPLY;
+      connection.onFull(error);
     }
     if (error instanceof FsError) return refuse(error.errno);
     if (error instanceof CorruptionError) return refuse(EIO);

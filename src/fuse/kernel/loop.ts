@@ -5,14 +5,15 @@
  *     other thread: post a message, set wake[0], knock   |   loop: readSync -> dispatch -> writeSync -> wake? onWake()
  *
  * It waits for the disk as late as it can: a READ whose blocks are not in memory is put off (put-off.ts). And it lets those go
- * ahead whom an application waits for: a WRITE of the kernel's cache is kept meanwhile (kept-writes.ts).
+ * ahead whom an application waits for: a WRITE of the kernel's cache is kept meanwhile (kept-writes.ts). Who finds no space is
+ * kept until all is known that may give some (short-of-space.ts).
  *
  * A reply that must wait until changes are durable is handed to `hold`, which copies it; whoever has seen to that sends it
  * with `sendReply`, from any thread, while the loop goes on. The loop allocates nothing for a request that is
  * answered at once.
  */
 import { readSync, writeSync } from "node:fs";
-import { errnoOf } from "../../core/errors.ts";
+import { errnoOf, type FsError } from "../../core/errors.ts";
 import { type ChangeSeq, changeSeq } from "../../core/numbers.ts";
 import type { DurableAt, FileSystem, NodeId } from "../../fs/file-system.ts";
 import { replyHeader } from "./abi.ts";
@@ -31,6 +32,7 @@ import {
 import { forgetAttributes } from "./notify.ts";
 import { putOffReads } from "./put-off.ts";
 import { type Room, TOLD_MANY, TOLD_NOTHING } from "./room.ts";
+import { shortOfSpace } from "./short-of-space.ts";
 
 export interface ServeOptions {
   /** Of /dev/fuse, mounted. */
@@ -40,6 +42,9 @@ export interface ServeOptions {
   readonly writeBack?: boolean;
   /** Whether what it keeps will fit, and who waits until that is known. Default: there is room without end. */
   readonly room?: Room | undefined;
+  /** See Connection. */
+  readonly maySpaceCome?: () => boolean;
+  readonly onFull?: (error: FsError) => void;
   /**
    * In shared memory. Word 0 is looked at after each request; the loop calls onWake while it is not 0. Word 1 is set when there
    * is no way for knocks.
@@ -87,7 +92,11 @@ const LOOK_US = 20_000;
 export function serve(options: ServeOptions): "unmounted" | "stopped" {
   const { descriptor, wake, waitForRequest, afterRequest } = options;
   const connection = makeConnection({ ...options, canSend: options.send !== undefined });
-  const kept: Kept = { reads: putOffReads(), writes: keptWrites(connection) };
+  const kept: Kept = {
+    reads: putOffReads(),
+    writes: keptWrites(connection),
+    shortOfSpace: shortOfSpace(connection),
+  };
   /** Requests that are to be asked again. Who made them is not to wait for a knock that does not come. */
   let owedCount = 0;
   const source: Source = {
@@ -101,6 +110,7 @@ export function serve(options: ServeOptions): "unmounted" | "stopped" {
   const serveInHand = (lengthBytes: number): void => {
     owedCount += handle(connection, lengthBytes, options);
     if (connection.isPutOff) kept.reads.add(connection.request);
+    if (connection.awaitsSpace) kept.shortOfSpace.keep(lengthBytes);
     afterRequest?.();
     remind(connection, descriptor);
   };
@@ -109,6 +119,7 @@ export function serve(options: ServeOptions): "unmounted" | "stopped" {
     connection.request.set(request);
     connection.errandResult = result;
     connection.mayPutOff = false;
+    connection.mayAwaitSpace = false;
     serveInHand(request.length);
     connection.errandResult = undefined;
   };

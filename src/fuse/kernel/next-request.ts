@@ -2,13 +2,15 @@
  * Whose turn it is: requests that were kept let others go ahead, and so does work that has time, but not without end.
  */
 import type { Connection } from "./connection.ts";
-import { canWait, type KeptWrites } from "./kept-writes.ts";
+import type { KeptRequests } from "./kept-requests.ts";
+import { canWait } from "./kept-writes.ts";
 import { type PutOff, READ_BYTES } from "./put-off.ts";
 
 /** Requests that let others go ahead. */
 export interface Kept {
   readonly reads: PutOff;
-  readonly writes: KeptWrites;
+  readonly writes: KeptRequests;
+  readonly shortOfSpace: KeptRequests;
 }
 
 /** Whether a request waits, or comes within so many microseconds. */
@@ -39,25 +41,33 @@ export const NOTHING = 0;
 
 /**
  * What is to be handled next: its length, as `receive` tells it. Those that were kept are when no other request waits or enough
- * have gone ahead: the READs after the WRITEs, for they may wait for the disk. NOTHING: it was the turn of a slice.
+ * have gone ahead: first the WRITEs and RELEASEs, of which may come space; the READs last, for they may wait for the disk.
+ * NOTHING: it was the turn of a slice.
  */
-export function nextRequest(connection: Connection, { reads, writes }: Kept, source: Source): number {
+export function nextRequest(connection: Connection, { reads, writes, shortOfSpace }: Kept, source: Source): number {
   const { receive, isRequestWaiting, slices } = source;
   connection.mayPutOff = isRequestWaiting !== undefined;
+  connection.mayAwaitSpace = isRequestWaiting !== undefined;
   for (;;) {
     if (slices?.isDue() === true) {
       slices.next();
       return NOTHING;
     }
-    const isAnother = reads.count + writes.count > 0 && isRequestWaiting?.(0) === true;
-    const isRead = reads.count > 0 && (reads.isDue || (!isAnother && writes.count === 0));
-    if (isRead) {
-      connection.mayPutOff = (isAnother || writes.count > 0) && !reads.isFull;
+    const keptCount = reads.count + writes.count + shortOfSpace.count;
+    const isAnother = keptCount > 0 && isRequestWaiting?.(0) === true;
+    const isQuiet = !isAnother && writes.count === 0;
+    if (shortOfSpace.isDue || (shortOfSpace.count > 0 && isQuiet)) {
+      connection.mayAwaitSpace = false;
+      return shortOfSpace.take();
+    }
+    if (reads.count > 0 && (reads.isDue || isQuiet)) {
+      connection.mayPutOff = !isQuiet && !reads.isFull;
       reads.take(connection.request);
       return READ_BYTES;
     }
     if (writes.count > 0 && (writes.isDue || !isAnother)) {
       reads.passed();
+      shortOfSpace.passed();
       return writes.take();
     }
     if (slices?.isMore() === true && isRequestWaiting?.(slices.quietUs()) === false) {
@@ -65,9 +75,13 @@ export function nextRequest(connection: Connection, { reads, writes }: Kept, sou
       return NOTHING;
     }
     const lengthBytes = receive();
-    if (isRequestWaiting !== undefined && canWait(connection, lengthBytes) && writes.keep(lengthBytes)) continue;
+    if (isRequestWaiting !== undefined && canWait(connection, lengthBytes)) {
+      writes.keep(lengthBytes);
+      continue;
+    }
     reads.passed();
     writes.passed();
+    shortOfSpace.passed();
     return lengthBytes;
   }
 }

@@ -59,6 +59,8 @@ export interface PathServerOptions {
   readonly fileSystem: FileSystem;
   /** Whom new files belong to. */
   readonly caller: Caller;
+  /** Somebody is told that there is no space, and this is why. */
+  readonly onFull?: (error: FsError) => void;
   readonly log: (message: string) => void;
 }
 
@@ -73,6 +75,7 @@ interface OpenPath {
 interface Server {
   readonly fs: FileSystem;
   readonly caller: Caller;
+  readonly onFull: (error: FsError) => void;
   readonly log: (message: string) => void;
   readonly walk: PathWalk;
   readonly hidden: HiddenFiles;
@@ -83,10 +86,11 @@ interface Server {
   durableAt: DurableAt;
 }
 
-export function pathServer({ fileSystem, caller, log }: PathServerOptions): PathServer {
+export function pathServer({ fileSystem, caller, onFull = () => {}, log }: PathServerOptions): PathServer {
   const server: Server = {
     fs: fileSystem,
     caller,
+    onFull,
     log,
     walk: pathWalk(fileSystem),
     hidden: hiddenFiles(fileSystem),
@@ -121,7 +125,8 @@ export function pathServer({ fileSystem, caller, log }: PathServerOptions): Path
   };
 }
 
-function failure({ log }: Server, request: PathRequest, error: unknown): PathAnswer {
+function failure({ onFull, log }: Server, request: PathRequest, error: unknown): PathAnswer {
+  if (error instanceof FsError && error.code === "ENOSPC") onFull(error);
   if (error instanceof FsError) return { reply: { result: -error.errno }, durableAt: 0, bug: undefined };
   const what = "path" in request ? `${request.op} of ${request.path}` : request.op;
   if (error instanceof CorruptionError) return { reply: EIO, durableAt: 0, bug: undefined };
