@@ -1,16 +1,20 @@
-/** What commands print: results to stdout, everything else to stderr; with --json, documents instead of text. */
+/**
+ * What commands print: results to stdout, everything else to stderr; with --json, documents instead of text. Text is given
+ * in lines and made safe here: a name with a newline or a control sequence in it breaks no line, and commands no terminal.
+ */
 import { UserError } from "../core/errors.ts";
+import { escaped } from "../core/escaped.ts";
 import { type ExitName, exitCodes } from "./exit-codes.ts";
 import { InterruptedError } from "./interrupt.ts";
 
 export interface Output {
   readonly json: boolean;
-  /** The result, once: the value as JSON, or its text for people; an empty text prints nothing. */
-  result(value: unknown, text: () => string): void;
+  /** The result, once: the value as JSON, or lines for people; there may be none. */
+  result(value: unknown, lines: () => readonly string[]): void;
   /** Something that happened during long work: a line on stderr, or a JSON line on stdout. */
-  event(type: string, text: string): void;
+  event(type: string, line: string): void;
   /** A remark that is no result. */
-  note(text: string): void;
+  note(line: string): void;
 }
 
 export interface OutputOptions {
@@ -23,18 +27,22 @@ export function makeOutput({ json, stdoutTaken = false }: OutputOptions): Output
   const stream = stdoutTaken ? process.stderr : process.stdout;
   return {
     json,
-    result(value, text): void {
-      const shown = json ? JSON.stringify(value, undefined, 2) : text();
-      if (shown !== "") stream.write(`${shown}\n`);
+    result(value, lines): void {
+      const shown = json ? `${JSON.stringify(value, undefined, 2)}\n` : printed(lines());
+      if (shown !== "") stream.write(shown);
     },
-    event(type, text): void {
-      if (json) stream.write(`${JSON.stringify({ type, message: text })}\n`);
-      else process.stderr.write(`${text}\n`);
+    event(type, line): void {
+      if (json) stream.write(`${JSON.stringify({ type, message: line })}\n`);
+      else process.stderr.write(printed([line]));
     },
-    note(text): void {
-      if (!json) process.stderr.write(`${text}\n`);
+    note(line): void {
+      if (!json) process.stderr.write(printed([line]));
     },
   };
+}
+
+function printed(lines: readonly string[]): string {
+  return lines.map((line) => `${escaped(line)}\n`).join("");
 }
 
 /** Prints the error and returns the exit code that it means. */
@@ -47,9 +55,9 @@ export function printError(
   if (json) {
     process.stderr.write(`${JSON.stringify({ type: "error", code: failure, exitCode: code, message, hint })}\n`);
   } else {
-    process.stderr.write(`tidemark: ${message}\n${hint === "" ? "" : `  ${hint}\n`}`);
+    process.stderr.write(printed([`tidemark: ${message}`, ...(hint === "" ? [] : [`  ${hint}`])]));
   }
-  if (debug && error instanceof Error) process.stderr.write(`${stackOf(error)}\n`);
+  if (debug && error instanceof Error) process.stderr.write(printed(stackOf(error).split("\n")));
   return code;
 }
 
@@ -74,46 +82,38 @@ function stackOf(error: Error): string {
   return `${error.stack ?? error.message}${cause}`;
 }
 
-/** One line, whatever it is made of: control characters as three octal digits a byte. */
-export function escaped(text: string, unsafe = /\p{Cc}/gu): string {
-  return text.replaceAll(unsafe, (char) => [...Buffer.from(char)].map(octal).join(""));
-}
-
-export function octal(byte: number): string {
-  return `\\${byte.toString(8).padStart(3, "0")}`;
-}
-
-/** Columns for people: the first row is the heading; numbers to the right. */
-export function table(cells: readonly (readonly (string | number)[])[]): string {
+/** Columns for people, a line each row: the first is the heading; numbers to the right. */
+export function table(cells: readonly (readonly (string | number)[])[]): readonly string[] {
   const rows = cells.map((row) => row.map((cell) => (typeof cell === "number" ? cell : escaped(cell))));
   const widths: number[] = [];
   for (const row of rows) {
     for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, String(cell).length);
   }
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => {
-          const width = widths[column] ?? 0;
-          return typeof cell === "number" ? String(cell).padStart(width) : cell.padEnd(width);
-        })
-        .join("  ")
-        .trimEnd(),
-    )
-    .join("\n");
+  return rows.map((row) =>
+    row
+      .map((cell, column) => {
+        const width = widths[column] ?? 0;
+        return typeof cell === "number" ? String(cell).padStart(width) : cell.padEnd(width);
+      })
+      .join("  ")
+      .trimEnd(),
+  );
 }
 
 /** What stands behind a name: a value, lines of which the first does, or nothing at all. */
 export type FieldValue = string | number | readonly string[] | undefined;
 
 /** "name   value" lines. */
-export function fields(rows: readonly (readonly [name: string, value: FieldValue])[]): string {
+export function fields(rows: readonly (readonly [name: string, value: FieldValue])[]): readonly string[] {
   const shown = rows.filter(([, value]) => value !== undefined);
   const width = Math.max(0, ...shown.map(([name]) => name.length));
-  return shown.map(([name, value]) => `${name.padEnd(width)}  ${valueText(value)}`).join("\n");
+  return shown.flatMap(([name, value]) => {
+    const lines = typeof value === "object" ? value : [String(value)];
+    return lines.map((line, i) => `${i === 0 ? name.padEnd(width) : ""}  ${line}`);
+  });
 }
 
-function valueText(value: FieldValue): string {
-  const lines = typeof value === "object" ? value : [String(value)];
-  return lines.map((line) => escaped(line)).join("\n  ");
+/** With an empty line between each and the next. */
+export function paragraphs(parts: readonly (readonly string[])[]): readonly string[] {
+  return parts.flatMap((lines, i) => (i === 0 ? lines : ["", ...lines]));
 }

@@ -1,6 +1,7 @@
 /** The daemon's log: one line an event, with its time. The last line is also in the status. */
 import { appendFileSync } from "node:fs";
 import { UserError } from "../core/errors.ts";
+import { escaped } from "../core/escaped.ts";
 
 export interface DaemonLog {
   (message: string): void;
@@ -11,7 +12,7 @@ export function daemonLog(target: string | undefined): DaemonLog {
   if (target === undefined) return () => {};
   if (target !== "stderr") checkWritable(target);
   return (message) => {
-    const line = `${new Date().toISOString()} tidemark: ${message.replaceAll("\n", " ")}\n`;
+    const line = `${new Date().toISOString()} tidemark: ${escaped(message.replaceAll("\n", " "))}\n`;
     try {
       if (target === "stderr") process.stderr.write(line);
       else appendFileSync(target, line);

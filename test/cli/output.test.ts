@@ -9,15 +9,15 @@ test("a row is a line, whatever is in its cells", () => {
     ["a\nb", 1],
     ["ü\u001b[2J\u0085", 100],
   ]);
-  assert.equal(shown, "NAME              SIZE\na\\012b               1\nü\\033[2J\\302\\205   100");
+  assert.deepEqual(shown, ["NAME              SIZE", "a\\012b               1", "ü\\033[2J\\302\\205   100"]);
 });
 
-test("a field is a line, or as many as there are in a list", () => {
+test("a field is a line, to be made safe when it is printed, or as many as there are in a list", () => {
   const shown = fields([
     ["one", "a\nb"],
     ["nothing", undefined],
     ["three", ["c", "d\te", "f"]],
     ["four", 4],
   ]);
-  assert.equal(shown, "one    a\\012b\nthree  c\n  d\\011e\n  f\nfour   4");
+  assert.deepEqual(shown, ["one    a\nb", "three  c", "  d\te", "  f", "four   4"]);
 });

@@ -47,7 +47,7 @@ export const checkCommand = command({
         ...more,
         ...notes.map((note) => `note: ${note}`),
         `${volume} ${result} (consistency point ${cpCount}, ${extent})`,
-      ].join("\n");
+      ];
     });
     if (findings.length > 0) process.exitCode = exitCodes.findings.code;
   },

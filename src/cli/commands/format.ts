@@ -21,6 +21,6 @@ export const formatCommand = command({
     const { formatVolume } = await import("../../daemon/format-volume.ts");
     const output = makeOutput({ json });
     const made = await formatVolume({ path: volume, sizeBytes: parseSize(size), label, force });
-    output.result(made, () => `${volume}: ${formatBytes(made.sizeBytes)}, ${made.uuid}`);
+    output.result(made, () => [`${volume}: ${formatBytes(made.sizeBytes)}, ${made.uuid}`]);
   },
 });

@@ -52,12 +52,10 @@ export const imageReceiveCommand = command({
       dropped,
     }));
     output.result({ type: "summary", volume, images: received }, () =>
-      received
-        .map(({ file, snapshot, blocks, dropped }) => {
-          const gone = dropped.length === 0 ? "" : `; gone: ${dropped.join(", ")}`;
-          return `${file}: ${volume} is at ${snapshot}, ${formatBytes(blocks * BLOCK_BYTES)}${gone}`;
-        })
-        .join("\n"),
+      received.map(({ file, snapshot, blocks, dropped }) => {
+        const gone = dropped.length === 0 ? "" : `; gone: ${dropped.join(", ")}`;
+        return `${file}: ${volume} is at ${snapshot}, ${formatBytes(blocks * BLOCK_BYTES)}${gone}`;
+      }),
     );
   },
 });

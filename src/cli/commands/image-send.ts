@@ -42,8 +42,8 @@ export const imageSendCommand = command({
     progress.end();
     output.result({ type: "summary", ...sent }, () =>
       stdoutTaken
-        ? ""
-        : `${file}: ${sent.kind} image, ${formatCount(sent.blocks, "block")}, ${formatBytes(sent.bytes)}`,
+        ? []
+        : [`${file}: ${sent.kind} image, ${formatCount(sent.blocks, "block")}, ${formatBytes(sent.bytes)}`],
     );
   },
 });

@@ -34,7 +34,7 @@ export const imageVerifyCommand = command({
       const lines = result.files.map(({ file, problem }) => `${file}: ${problem ?? "good"}`);
       if (result.chainProblem !== undefined) lines.push(result.chainProblem);
       if (result.needs !== null) lines.push(`to be received by a volume that has snapshot ${baseText(result.needs)}`);
-      return lines.join("\n");
+      return lines;
     });
     if (result.findings > 0) process.exitCode = exitCodes.findings.code;
   },

@@ -22,6 +22,6 @@ export const mirrorKeyCommand = command({
     const { createKey } = await import("../../mirror/key.ts");
     const output = makeOutput({ json });
     createKey(file, { force });
-    output.result({ file }, () => "");
+    output.result({ file }, () => []);
   },
 });

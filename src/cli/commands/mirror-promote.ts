@@ -20,7 +20,7 @@ export const mirrorPromoteCommand = command({
     const output = makeOutput({ json });
     if (!force) await confirm(`Make ${volume} an ordinary volume, that follows its source no more?`);
     const promoted = promoteMirror(volume);
-    output.result(promoted, () => "");
+    output.result(promoted, () => []);
     if (promoted.snapshots.length > 0) {
       output.note(
         `the last states that it got from its source are kept as snapshots: ${promoted.snapshots.join(", ")}`,

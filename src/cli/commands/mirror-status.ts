@@ -1,7 +1,7 @@
 import type { MirrorStatus } from "../../mirror/status.ts";
 import { command } from "../command.ts";
 import { formatBytes, formatCount } from "../options.ts";
-import { fields, makeOutput } from "../output.ts";
+import { fields, makeOutput, paragraphs } from "../output.ts";
 
 export const mirrorStatusCommand = command({
   command: "status <volume>",
@@ -11,7 +11,7 @@ export const mirrorStatusCommand = command({
     ["$0 mirror status /srv/data.tm", "lag in seconds, consistency points and bytes"],
     ["$0 mirror status /srv/data.tm --json", "for a monitor"],
   ],
-  exits: ["no-volume"],
+  exits: ["no-volume", "corrupt"],
   options: (yargs) =>
     yargs.positional("volume", { type: "string", demandOption: true, describe: "Block file of either end" }),
   async run({ volume, json }) {
@@ -19,12 +19,12 @@ export const mirrorStatusCommand = command({
     const output = makeOutput({ json });
     const ends = await mirrorStatuses(volume);
     output.result({ volume, mirrors: ends }, () =>
-      ends.length === 0 ? `no mirror of ${volume} is running on this host` : ends.map(endText).join("\n\n"),
+      ends.length === 0 ? [`no mirror of ${volume} is running on this host`] : paragraphs(ends.map(endLines)),
     );
   },
 });
 
-function endText(end: MirrorStatus): string {
+function endLines(end: MirrorStatus): readonly string[] {
   const { lag, transfer, counts } = end;
   const moved = end.role === "source" ? counts.updates : end.counts.updates;
   return fields([

@@ -49,6 +49,6 @@ export const mountCommand = command({
     }
     const { startInBackground } = await import("../../daemon/background.ts");
     const pid = await startInBackground(config, interruption());
-    output.result({ volume: config.volume, mountPoint: config.mountPoint, mode: config.mode.kind, pid }, () => "");
+    output.result({ volume: config.volume, mountPoint: config.mountPoint, mode: config.mode.kind, pid }, () => []);
   },
 });

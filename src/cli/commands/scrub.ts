@@ -49,7 +49,7 @@ export const scrubCommand = command({
         ...notes.map((note) => `note: ${note}`),
         `${volume}: ${formatCount(statesChecked, "state")}, ${formatBytes(blocksRead * BLOCK_BYTES)} read in ${seconds.toFixed(1)} s, ` +
           `${formatCount(repaired.length, "copy", "copies")} repaired, ${result}`,
-      ].join("\n");
+      ];
     });
     if (findings.length > 0) process.exitCode = exitCodes.findings.code;
   },

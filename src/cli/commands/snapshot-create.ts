@@ -20,6 +20,6 @@ export const snapshotCreateCommand = command({
     const made = await withVolume(volume, { writable: true }, (access) =>
       access.call("snapshot-create", { name, mirror: false }),
     );
-    output.result(made, () => "");
+    output.result(made, () => []);
   },
 });

@@ -22,6 +22,6 @@ export const snapshotDeleteCommand = command({
     const output = makeOutput({ json });
     if (!force) await confirm(`Delete snapshot ${name} of ${volume}?`);
     const gone = await withVolume(volume, { writable: true }, (access) => access.call("snapshot-delete", { name }));
-    output.result(gone, () => `${formatBytes(gone.freedBlocks * 4096)} freed`);
+    output.result(gone, () => [`${formatBytes(gone.freedBlocks * 4096)} freed`]);
   },
 });

@@ -1,5 +1,5 @@
+import { escaped, octal } from "../../core/escaped.ts";
 import { command } from "../command.ts";
-import { escaped, octal } from "../output.ts";
 
 /** As `zfs diff` has them. */
 const signs = { created: "+", deleted: "-", changed: "M", renamed: "R" } as const;

@@ -27,7 +27,7 @@ export const snapshotListCommand = command({
     );
     const snapshots = all.filter(({ mirror }) => !mirror);
     output.result({ volume, snapshots }, () => {
-      if (snapshots.length === 0) return "";
+      if (snapshots.length === 0) return [];
       const rows = snapshots.map(({ name, createdAt, cpCount, activeBlocks, uniqueBlocks }) => [
         name,
         createdAt,

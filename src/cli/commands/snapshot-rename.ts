@@ -21,6 +21,6 @@ export const snapshotRenameCommand = command({
     const renamed = await withVolume(volume, { writable: true }, (access) =>
       access.call("snapshot-rename", { from: old, into }),
     );
-    output.result(renamed, () => "");
+    output.result(renamed, () => []);
   },
 });

@@ -23,6 +23,6 @@ export const snapshotRestoreCommand = command({
     const restored = await withVolume(volume, { writable: true }, (access) =>
       access.call("snapshot-restore", { name }),
     );
-    output.result(restored, () => "");
+    output.result(restored, () => []);
   },
 });

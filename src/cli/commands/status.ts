@@ -4,7 +4,7 @@ import type { SpaceHolders } from "../../daemon/space-holders.ts";
 import type { VolumeSummary } from "../../daemon/volume-verbs.ts";
 import { command } from "../command.ts";
 import { formatAge, formatBytes, formatCount } from "../options.ts";
-import { type FieldValue, fields, makeOutput, table } from "../output.ts";
+import { type FieldValue, fields, makeOutput, paragraphs, table } from "../output.ts";
 
 const BLOCK_BYTES = 4096;
 
@@ -24,7 +24,7 @@ export const statusCommand = command({
     const { mounts, silent } = await daemonStatuses(volume);
     for (const socket of silent) output.note(`a daemon does not answer: ${socket}`);
     if (volume === undefined) {
-      output.result({ mounts, silent }, () => (mounts.length === 0 ? "no volume is mounted" : mountTable(mounts)));
+      output.result({ mounts, silent }, () => (mounts.length === 0 ? ["no volume is mounted"] : mountTable(mounts)));
       return;
     }
     const writer = mounts.find((mount) => mount.mode === "write");
@@ -34,7 +34,7 @@ export const statusCommand = command({
     }
     const summary = writer?.details ?? (await readSummary(volume));
     output.result({ volume: { path: volume, ...summary }, mounts, silent }, () =>
-      [volumeText(volume, summary), ...mounts.map(mountText)].join("\n\n"),
+      paragraphs([volumeLines(volume, summary), ...mounts.map(mountLines)]),
     );
   },
 });
@@ -44,7 +44,7 @@ async function readSummary(volume: string): Promise<VolumeSummary> {
   return withVolume(volume, { writable: false }, (access) => access.call("volume-status", {}));
 }
 
-function mountTable(mounts: readonly DaemonStatus[]): string {
+function mountTable(mounts: readonly DaemonStatus[]): readonly string[] {
   const rows = mounts.map(({ volume, mountPoint, mode, state, pid, details }) => [
     volume,
     mountPoint,
@@ -57,7 +57,7 @@ function mountTable(mounts: readonly DaemonStatus[]): string {
   return table([["VOLUME", "MOUNTED ON", "MODE", "STATE", "CP", "FREE", "PID"], ...rows]);
 }
 
-function volumeText(path: string, summary: VolumeSummary): string {
+function volumeLines(path: string, summary: VolumeSummary): readonly string[] {
   return fields([
     ["volume", path],
     ["label", summary.label === "" ? undefined : summary.label],
@@ -81,7 +81,7 @@ function logText({ changeSeq, cpChangeSeq, logUsedBlocks, logBlocks }: VolumeSum
   return `${size}; ${formatCount(changeSeq - cpChangeSeq, "change")} since the consistency point`;
 }
 
-function mountText(mount: DaemonStatus): string {
+function mountLines(mount: DaemonStatus): readonly string[] {
   const lastMs = mount.cpLastMs === undefined ? "" : `, the last in ${mount.cpLastMs.toFixed(1)} ms`;
   return fields([
     ["mounted on", mount.mountPoint],

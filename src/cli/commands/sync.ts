@@ -16,6 +16,6 @@ export const syncCommand = command({
     const { withVolume } = await import("../../daemon/volume-access.ts");
     const output = makeOutput({ json });
     const result = await withVolume(volume, { writable: true }, (access) => access.call("sync", {}));
-    output.result(result, () => `consistency point ${result.cpCount}`);
+    output.result(result, () => [`consistency point ${result.cpCount}`]);
   },
 });

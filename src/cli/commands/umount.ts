@@ -20,6 +20,6 @@ export const umountCommand = command({
     const output = makeOutput({ json });
     const unmounted = await unmountTarget(target, { force });
     noteOfKept(unmounted, output);
-    output.result(unmounted, () => "");
+    output.result(unmounted, () => []);
   },
 });
