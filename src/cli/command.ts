@@ -48,7 +48,7 @@ export function command<O>(spec: CommandSpec<O>): Command {
       });
   const run = async (given: Readonly<Record<string, unknown>>): Promise<void> => {
     refuseEmpty(given, spec.command);
-    await spec.run(given as unknown as ArgumentsCamelCase<GlobalOptions & O>);
+    await spec.run(camelCased(given) as ArgumentsCamelCase<GlobalOptions & O>);
   };
   return {
     module: {
@@ -60,6 +60,15 @@ export function command<O>(spec: CommandSpec<O>): Command {
     plain: { notation: spec.command, declare: (to) => spec.options(to as unknown as Argv<GlobalOptions>) },
     run,
   };
+}
+
+/** By both names, "read-only" and readOnly: here, for yargs would tell of an unknown option by both, too. */
+function camelCased(given: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const names = Object.entries(given).map(([name, value]) => [
+    name.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase()),
+    value,
+  ]);
+  return { ...given, ...Object.fromEntries(names) };
 }
 
 /** yargs makes a list of an option that is given twice; only one of the values could have been meant. */

@@ -13,7 +13,7 @@ export async function parser(args: readonly string[], packageFile: URL): Promise
     .usage("$0 COMMAND\n\nA copy-on-write filesystem in one block file, with snapshots, image streams and mirrors.")
     .option("json", { type: "boolean", default: false, describe: "Print JSON", global: true })
     .option("debug", { type: "boolean", default: false, describe: "Show where an error arose", global: true })
-    .parserConfiguration({ "boolean-negation": false, "dot-notation": false, "parse-numbers": false })
+    .parserConfiguration(parsing)
     .example("$0 format /srv/data.tm --size 10G", "make a volume")
     .example("$0 mount /srv/data.tm /mnt/data", "and mount it")
     .epilogue(
@@ -31,7 +31,8 @@ export async function parser(args: readonly string[], packageFile: URL): Promise
     .fail((message, error) => {
       const isOurs = error !== undefined && error !== null && error.name !== "YError"; // what a command has thrown
       if (isOurs) throw error;
-      throw new UserError("usage", message ?? error.message, `see: tidemark ${commandIn(args)}--help`);
+      const line = (message ?? error.message).replaceAll("\n  ", " ");
+      throw new UserError("usage", line, `see: tidemark ${commandIn(args)}--help`);
     });
   const loaded = await Promise.all(commandTable.map(async (row) => ({ name: row.name, command: await row.load() })));
   for (const { name, command } of loaded) if (!name.includes(" ")) root.command(command.module);
@@ -42,10 +43,23 @@ export async function parser(args: readonly string[], packageFile: URL): Promise
   return root;
 }
 
+/** Names and values as they are typed. */
+export const parsing = {
+  "boolean-negation": false,
+  "camel-case-expansion": false,
+  "dot-notation": false,
+  "parse-numbers": false,
+} as const;
+
 /** Some of what yargs says, in words for people. A text that depends on a number has two forms, which its types do not know. */
 const messages = {
   "Not enough non-option arguments: got %s, need at least %s": either("too few arguments: %s given, %s needed"),
   "Too many non-option arguments: got %s, maximum of %s": either("too many arguments: %s given, %s taken"),
+  "Missing required argument: %s": either("needed, and not given: %s"),
+  "Unknown argument: %s": { one: "there is no argument or option %s", other: "there are no arguments or options %s" },
+  "Not enough arguments following: %s": "option %s needs a value",
+  "Invalid values:": "there is no",
+  "Argument: %s, Given: %s, Choices: %s": "%s %s, but one of %s",
   "Did you mean %s?": "there is no such command: did you mean %s?",
 } as unknown as Readonly<Record<string, string>>;
 

@@ -82,7 +82,7 @@ export function plainLine(args: readonly string[], command: PlainCommand): Recor
     if (demandOption === true) return undefined;
     if (value !== undefined) given.set(name, value);
   }
-  return placeWords(words, command.notation, given) ? named(given) : undefined;
+  return placeWords(words, command.notation, given) ? Object.fromEntries(given) : undefined;
 }
 
 /** Gives each word to the argument at its place. False: too few, or too many. */
@@ -101,14 +101,4 @@ function placeWords(words: readonly string[], notation: string, given: Map<strin
 /** Neither an option nor something that yargs takes quotes off. */
 function isPlain(word: string): boolean {
   return word !== "" && !/^[-"']/.test(word);
-}
-
-/** By both names, "read-only" and readOnly, as yargs has them. */
-function named(given: ReadonlyMap<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(
-    [...given].flatMap(([name, value]) => [
-      [name, value],
-      [name.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase()), value],
-    ]),
-  );
 }

@@ -5,6 +5,7 @@ import fc from "fast-check";
 import yargs, { type Argv } from "yargs";
 import type { Command } from "../../src/cli/command.ts";
 import { commandTable } from "../../src/cli/command-table.ts";
+import { parsing } from "../../src/cli/parser.ts";
 import { type Declared, type Declaring, plainLine } from "../../src/cli/plain-line.ts";
 
 /** What the command declares: its options by name, and their types. */
@@ -27,7 +28,7 @@ async function byYargs({ module }: Command, args: readonly string[]): Promise<Re
   await parser
     .option("json", { type: "boolean", default: false })
     .option("debug", { type: "boolean", default: false })
-    .parserConfiguration({ "boolean-negation": false, "dot-notation": false, "parse-numbers": false })
+    .parserConfiguration(parsing)
     .strict()
     .exitProcess(false)
     .fail((message, error) => {
@@ -84,7 +85,7 @@ for (const row of commandTable) {
         for (const [name, value] of Object.entries(given))
           assert.deepEqual(value, expected[name], `${name} of ${args.join(" ")}`);
         for (const [name, value] of Object.entries(expected)) {
-          const isName = /^[a-z][a-zA-Z]*$/.test(name) && name !== "o";
+          const isName = /^[a-z][a-z-]*$/.test(name) && name !== "o";
           if (isName && value !== undefined) assert.deepEqual(given[name], value, `${name} of ${args.join(" ")}`);
         }
       }),
