@@ -10,7 +10,8 @@ import {
   type Progress,
   type Verb,
 } from "../format/control-message.ts";
-import { identityOf, removeDeadSocket, type SocketFile, socketFiles, volumeKey } from "./control-paths.ts";
+import { identityOf, removeDeadSocket, volumeKey } from "../mirror/socket-directory.ts";
+import { type SocketFile, socketFiles } from "./control-paths.ts";
 import type { DaemonStatus, Unmounted } from "./daemon-status.ts";
 import { userError } from "./plain-error.ts";
 import type { VerbResults } from "./volume-verbs.ts";

@@ -1,99 +1,26 @@
 /**
- * Where the daemons of this host listen. A socket is named by the device and inode number of the block file, so that
- * every path to a volume finds its daemon. The writer's name has nothing more: the lock of the volume says that there is
- * one at most. A read-only mount adds its process id, as there may be many.
+ * How the daemons of this host name their sockets. The writer's name is that of the volume and nothing more: the lock of the
+ * volume says that there is one at most. A read-only mount adds its process id, as there may be many.
  */
-import { createHash } from "node:crypto";
-import { existsSync, linkSync, lstatSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
-import { join } from "node:path";
-import { UserError } from "../core/errors.ts";
 import type { FileIdentity } from "../device/file-device.ts";
+import { type FoundSocket, foundSockets, socketNamed, volumeKey } from "../mirror/socket-directory.ts";
 
-/** Identity of the block file behind a path; undefined when there is none. */
-export function identityOf(path: string): FileIdentity | undefined {
-  try {
-    const { dev, ino } = statSync(path);
-    return { dev, ino };
-  } catch {
-    return undefined;
-  }
-}
-
-export interface SocketFile {
-  readonly path: string;
-  /** Its inode number: whoever listens there next makes another file. */
-  readonly ino: number;
+export interface SocketFile extends FoundSocket {
   readonly volumeKey: string;
   /** Of a read-only mount; undefined: the writer. */
   readonly pid: number | undefined;
 }
 
-export function volumeKey({ dev, ino }: FileIdentity): string {
-  return createHash("sha256").update(`${dev}:${ino}`).digest("hex").slice(0, 16);
-}
-
 export function socketPath(identity: FileIdentity, pid: number | undefined): string {
-  return join(socketDirectory(), `${volumeKey(identity)}${pid === undefined ? "" : `-${pid}`}.sock`);
+  return socketNamed(`${volumeKey(identity)}${pid === undefined ? "" : `-${pid}`}.sock`);
 }
 
-/** All sockets of this user, also those that daemons left when they were killed. */
+/** Those of all daemons of this user, also of daemons that were killed. */
 export function socketFiles(): readonly SocketFile[] {
-  const directory = socketDirectory();
-  if (!existsSync(directory)) return [];
-  checkOurs(directory); // who else could put a socket there would be asked in the daemon's place
-  const files: SocketFile[] = [];
-  for (const name of readdirSync(directory).toSorted()) {
-    const match = /^([0-9a-f]{16})(?:-(\d+))?\.sock$/.exec(name);
+  return foundSockets().flatMap((found) => {
+    const match = /^([0-9a-f]{16})(?:-(\d+))?\.sock$/.exec(found.name);
     const key = match?.[1];
-    if (key === undefined) continue;
-    const pid = match?.[2] === undefined ? undefined : Number(match[2]);
-    const path = join(directory, name);
-    const ino = lstatSync(path, { throwIfNoEntry: false })?.ino;
-    if (ino !== undefined) files.push({ path, ino, volumeKey: key, pid });
-  }
-  return files;
-}
-
-/** Between a daemon's naming its socket and its listening there it refuses as a dead one does. */
-const SOCKET_AGE_MS_MIN = 10_000;
-
-/**
- * Removes a socket that has refused. A daemon may have put its own in the same place since: what is taken away is looked at
- * once nobody else can change it, and put back if it is another one.
- */
-export function removeDeadSocket({ path, ino }: Pick<SocketFile, "path" | "ino">): void {
-  const aside = `${path}.dead-${process.pid}`;
-  try {
-    if (Date.now() - lstatSync(path).mtimeMs < SOCKET_AGE_MS_MIN) return;
-    renameSync(path, aside);
-    if (lstatSync(aside).ino !== ino) linkSync(aside, path);
-    rmSync(aside);
-  } catch {
-    // Somebody else has removed it, or will: it does no harm where it is.
-  }
-}
-
-/** Makes the directory of the sockets: ours, and closed to others. */
-export function makeSocketDirectory(): void {
-  const directory = socketDirectory();
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
-  checkOurs(directory);
-}
-
-function checkOurs(directory: string): void {
-  const { uid, mode } = lstatSync(directory);
-  if (uid !== process.getuid?.() || (mode & 0o022) !== 0) {
-    throw new UserError(
-      "failed",
-      `${directory} belongs to someone else or is open to others`,
-      `chmod 700 ${directory}`,
-    );
-  }
-}
-
-function socketDirectory(): string {
-  const uid = process.getuid?.() ?? 0;
-  if (uid === 0) return "/run/tidemark";
-  const runtime = process.env["XDG_RUNTIME_DIR"];
-  return runtime === undefined || runtime === "" ? `/tmp/tidemark-${uid}` : join(runtime, "tidemark");
+    if (key === undefined) return [];
+    return [{ ...found, volumeKey: key, pid: match?.[2] === undefined ? undefined : Number(match[2]) }];
+  });
 }

@@ -12,7 +12,7 @@ import {
   lineReader,
   type Progress,
 } from "../format/control-message.ts";
-import { makeSocketDirectory } from "./control-paths.ts";
+import { makeSocketDirectory } from "../mirror/socket-directory.ts";
 import { plainError } from "./plain-error.ts";
 
 /** Commands that may talk to a daemon at once. */

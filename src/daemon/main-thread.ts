@@ -40,10 +40,11 @@ import { errorReply, sendReply } from "../fuse/kernel/loop.ts";
 import { invalidateEntry, invalidateInode } from "../fuse/kernel/notify.ts";
 import { MOUNT_TYPE, mountDevice, mountTable, unmount } from "../fuse/mount.ts";
 import type { PathReply } from "../fuse/native/path-request.ts";
+import { identityOf } from "../mirror/socket-directory.ts";
 import type { CpCause, FrozenCp } from "../volume/volume.ts";
 import { openCommitter } from "./commit.ts";
 import type { MountConfig } from "./config.ts";
-import { identityOf, socketPath } from "./control-paths.ts";
+import { socketPath } from "./control-paths.ts";
 import { type ControlServer, listenForControl } from "./control-socket.ts";
 import {
   DAMAGE_PLACES_MAX,

@@ -35,7 +35,7 @@ import {
 import { CHECKPOINT_BYTES, TICK_MS } from "./session.ts";
 import { settlement } from "./settlement.ts";
 import { publishStatus } from "./status-socket.ts";
-import { openTransferFile } from "./transfer-state.ts";
+import { openTransferFile, type TransferFile } from "./transfer-state.ts";
 
 export interface MirrorServeOptions {
   /** The block file of the mirror; made when there is none. */
@@ -59,7 +59,13 @@ export async function serveMirror(options: MirrorServeOptions): Promise<void> {
   const isOurs = makeFile(path);
   const target = openVolumeFile(path);
   try {
-    await serve(path, target, options);
+    const volume = target.device === undefined ? undefined : volumeOf(path, target.device);
+    const transfers = openTransferFile(path, options.random);
+    try {
+      await serve({ path, target, volume, transfers }, options);
+    } finally {
+      transfers.close();
+    }
   } finally {
     target.close();
     if (isOurs && statSync(path, { throwIfNoEntry: false })?.size === 0) rmSync(path); // nothing has come
@@ -77,22 +83,18 @@ function makeFile(path: string): boolean {
   }
 }
 
+/** What is served, locked: the volume is undefined until one has come. */
+interface Served {
+  readonly path: string;
+  readonly target: VolumeFile;
+  readonly volume: VolumeFound | undefined;
+  readonly transfers: TransferFile;
+}
+
 async function serve(
-  path: string,
-  target: VolumeFile,
-  {
-    listen: address,
-    key,
-    checkpointBytes = CHECKPOINT_BYTES,
-    clock,
-    random,
-    log,
-    onListening,
-    signal,
-  }: MirrorServeOptions,
+  { path, target, volume, transfers }: Served,
+  { listen: address, key, checkpointBytes = CHECKPOINT_BYTES, clock, log, onListening, signal }: MirrorServeOptions,
 ): Promise<void> {
-  const volume = target.device === undefined ? undefined : volumeOf(path, target.device);
-  const transfers = openTransferFile(path, random);
   if (!isUsable(transfers.resume, volume)) {
     log("the transfer that was interrupted does not lead on from here: it is forgotten");
     transfers.save(undefined);
@@ -205,6 +207,7 @@ async function serve(
     onConnection(connection) {
       const number = connectionNext;
       connectionNext += 1;
+      transfers.keep();
       connections.set(number, connection);
       handle({ kind: "connected", connection: number, peer: connection.peer });
       return {

@@ -13,6 +13,10 @@ export interface TransferFile {
   readonly resume: ResumePoint | undefined;
   /** Remembers a point, or forgets it, durably. What the point stands for must be durable before. */
   save(resume: ResumePoint | undefined): void;
+  /** The identity is being told to somebody: from now on the file stays. */
+  keep(): void;
+  /** A new file, of which nobody has heard, goes away again. */
+  close(): void;
 }
 
 /** Reads the file, or makes one with a new identity when there is none or it does not verify. */
@@ -21,6 +25,7 @@ export function openTransferFile(volumePath: string, random: Random): TransferFi
   const found = read(path);
   const mirror = found?.mirror ?? randomUuid(random);
   let resume = found === undefined || found.resume.length === 0 ? undefined : decodeResumePoint(found.resume);
+  let isKept = found !== undefined;
   const file: TransferFile = {
     mirror,
     get resume() {
@@ -32,6 +37,12 @@ export function openTransferFile(volumePath: string, random: Random): TransferFi
         encodeTransferState({ mirror, resume: point === undefined ? new Uint8Array(0) : encodeResumePoint(point) }),
       );
       resume = point;
+    },
+    keep(): void {
+      isKept = true;
+    },
+    close(): void {
+      if (!isKept) removeTransferFile(volumePath);
     },
   };
   if (found === undefined) file.save(undefined);

@@ -6,8 +6,9 @@ import { closeSync, existsSync, openSync, readdirSync, rmSync, statSync, utimesS
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
-import { makeSocketDirectory, removeDeadSocket, socketPath } from "../../src/daemon/control-paths.ts";
+import { socketPath } from "../../src/daemon/control-paths.ts";
 import { openLogFile } from "../../src/daemon/log-file.ts";
+import { makeSocketDirectory, removeDeadSocket } from "../../src/mirror/socket-directory.ts";
 import { run, tidemark, tidemarkOk, tidemarkPath } from "../support/mounts.ts";
 import { temporaryDirectory } from "../support/temp.ts";
 
@@ -103,6 +104,7 @@ test("a volume that is not there is 10, for every command that needs one", async
     ["check", missing],
     ["snapshot", "create", missing, "a"],
     ["snapshot", "list", missing],
+    ["mirror", "status", missing],
     ["image", "send", missing, "a", "--output", "/dev/null"],
   ];
   for (const line of lines) {
@@ -126,6 +128,7 @@ test("a directory in place of a volume ends each command with a code that its he
     ["image receive", dir, key],
     ["mirror serve", dir, "--listen", "127.0.0.1:0", "--key", key],
     ["mirror promote", dir],
+    ["mirror status", dir],
   ];
   for (const [command, ...rest] of lines) {
     const { code } = await tidemark([...command.split(" "), ...rest]);
@@ -143,8 +146,10 @@ test("what is no volume is 12, and format does not overwrite it unless it is for
     ["sync", path],
     ["check", path],
     ["snapshot", "list", path],
+    ["mirror", "status", path],
   ]) {
     const { code, stderr } = await tidemark(line);
+    assert(stderr.includes(path), stderr);
     assert.equal(code, 12, `${line.join(" ")}: ${stderr}`);
   }
   const refused = await tidemark(["format", path, "--size", "1M"]);
@@ -266,6 +271,47 @@ test("too few or too many arguments are counted, and the command's own help is n
   const other = await tidemark(["mirror", "kex"]);
   assert.match(other.stderr, /there is no such command: did you mean key\?/);
   assert.match((await tidemark(["nonsense"])).stderr, /see: tidemark --help/);
+});
+
+test("an option with a wrong value, without one, or that there is not, is named in one line", async () => {
+  const lines: readonly (readonly [given: readonly string[], message: string])[] = [
+    [["--durability", "foo"], 'there is no durability "foo", but one of "fsync", "op"'],
+    [["--durability=foo"], 'there is no durability "foo", but one of "fsync", "op"'],
+    [["-o", "durability=foo"], "there is no durability=foo"],
+    [["--durability"], "option durability needs a value"],
+    [["--access-times", "x"], "there is no argument or option access-times"],
+  ];
+  for (const [given, message] of lines) {
+    const { code, stderr } = await tidemark(["mount", "v", "m", ...given]);
+    assert.equal(code, 2);
+    assert.equal(stderr.split("\n  ")[0], `tidemark: ${message}`);
+    assert.equal(stderr.split("\n").length, 3, "the message, what to do, and nothing more");
+  }
+});
+
+test("a name with a newline and control sequences in it is a line, and commands no terminal", async (t) => {
+  const cwd = temporaryDirectory(t);
+  const name = "a\n\u001b[2J\u009bb";
+  const shown = "a\\012\\033[2J\\302\\233b";
+  const lines: readonly (readonly [args: readonly string[], code: number])[] = [
+    [["format", name, "--size", "1M"], 0],
+    [["check", name], 0],
+    [["mirror", "status", name], 0],
+    [["snapshot", "delete", name, name], 1],
+    [["status", `${name}c`], 10],
+    [["status", `${name}c`, "--debug"], 10],
+    [["image", "inspect", name], 12],
+    [["mount", name, ".", "-o", name], 2],
+    [["status", "v", name], 2],
+  ];
+  for (const [args, code] of lines) {
+    const said = await tidemark(args, { cwd });
+    const text = said.stdout + said.stderr;
+    assert.equal(said.code, code, text);
+    assert.doesNotMatch(text.replaceAll("\n", ""), /\p{Cc}/u);
+    if (!args.includes("--debug")) assert(text.split("\n").length <= 3, text);
+    if (!args.includes("-o")) assert(text.includes(shown), text);
+  }
 });
 
 test("an argument that is empty is refused: as a path it would be the directory that one is in", async (t) => {

@@ -1,8 +1,10 @@
 // Both ends of a mirror, as they are run.
 import assert from "node:assert/strict";
+import { readdirSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
-import { lineOf, startTidemark, tidemarkOk } from "../support/mounts.ts";
+import { lineOf, startTidemark, tidemark, tidemarkOk } from "../support/mounts.ts";
 import { temporaryDirectory } from "../support/temp.ts";
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -23,3 +25,25 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
     }
   });
 }
+
+test("a mirror that nobody has connected to leaves nothing behind, whatever it ends by", async (t) => {
+  const dir = temporaryDirectory(t);
+  const key = join(dir, "key");
+  await tidemarkOk(["mirror", "key", key]);
+  const line = ["mirror", "serve", join(dir, "m.tm"), "--key", key, "--listen"];
+  const serve = startTidemark(t, [...line, "127.0.0.1:0"]);
+  await lineOf(serve.stderr ?? assert.fail("no output"), /listening on/);
+  const ended = new Promise<number | null>((resolve) => serve.once("exit", resolve));
+  serve.kill("SIGINT");
+  assert.equal(await ended, 0);
+  assert.deepEqual(readdirSync(dir), ["key"]);
+  const other = createServer().listen(0, "127.0.0.1");
+  t.after(() => other.close());
+  await new Promise((resolve) => {
+    other.once("listening", resolve);
+  });
+  const bound = other.address();
+  assert(bound !== null && typeof bound === "object");
+  assert.equal((await tidemark([...line, `127.0.0.1:${bound.port}`])).code, 1);
+  assert.deepEqual(readdirSync(dir), ["key"]);
+});

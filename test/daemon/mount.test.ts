@@ -9,8 +9,9 @@ import { InterruptedError } from "../../src/cli/interrupt.ts";
 import { configOf } from "../../src/cli/mount-config.ts";
 import { parseMountOptions } from "../../src/cli/mount-options.ts";
 import { startInBackground } from "../../src/daemon/background.ts";
-import { identityOf, socketPath } from "../../src/daemon/control-paths.ts";
+import { socketPath } from "../../src/daemon/control-paths.ts";
 import { mountDevice } from "../../src/fuse/mount.ts";
+import { identityOf } from "../../src/mirror/socket-directory.ts";
 import {
   isMounted,
   lineOf,
