@@ -3,10 +3,10 @@
 // comments and the text of strings taken out first: small enough to be sure of, and the last tests prove it can fail.
 
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
+import { scan, source, sourceFiles } from "./support/source-scan.ts";
 
 interface Room {
   readonly imports: readonly string[];
@@ -62,19 +62,6 @@ const promises = /(?<![\w$])(async|await|Promise|setTimeout|setInterval|setImmed
 const world = /(?<![\w$])(Date\s*\.\s*now|Math\s*\.\s*random|performance\s*\.\s*now|(?<!\.\s*)process(?=\s*[.[]))/g;
 const specifiers = /(?<![\w$.])(?:from|import|require)\s*\(?\s*"(\d+)"/g;
 
-// Alternatives in this order at every position: comment, quoted string, template, pattern. A slash begins a pattern
-// where a value may begin, that is, after an operator, an opening bracket or one of a few words.
-const token =
-  /\/\/[^\n]*|\/\*[^]*?\*\/|"(?:[^"\\\n]|\\[^])*"|'(?:[^'\\\n]|\\[^])*'|`|[{}]|(?<=(?:^|[-(,=:[!&|?{};+*%~^<>]|=>|\b(?:return|typeof|case|in|of))\s*)\/(?:[^/\\[\n]|\\.|\[(?:[^\]\\\n]|\\.)*\])+\/\w*/g;
-
-interface Scan {
-  /** The source without comments; the text of the n-th string is replaced by n. */
-  readonly code: string;
-  readonly strings: readonly string[];
-}
-
-const source = fileURLToPath(new URL("../../src/", import.meta.url));
-
 test("src holds the rooms of the table and no other folder or file", () => {
   const strangers = readdirSync(source, { withFileTypes: true })
     .filter((entry) => (entry.isDirectory() ? !rooms.has(entry.name) : !topLevel.has(entry.name)))
@@ -84,8 +71,7 @@ test("src holds the rooms of the table and no other folder or file", () => {
 });
 
 test("every file of src uses only what its room may use", () => {
-  const paths = readdirSync(source, { recursive: true, encoding: "utf8" }).filter((path) => path.endsWith(".ts"));
-  const found = paths.flatMap((path) => violations(path, readFileSync(join(source, path), "utf8")));
+  const found = sourceFiles().flatMap(({ path, text }) => violations(path, text));
   assert.deepEqual(found, []);
 });
 
@@ -172,51 +158,4 @@ function mayImport(path: string, room: string, specifier: string, isOutside: boo
   if (specifier.startsWith("node:")) return isOutside || pureModules.get(specifier)?.test(path) === true;
   const name = specifier.split("/", specifier.startsWith("@") ? 2 : 1).join("/");
   return packages.get(name)?.includes(room) === true;
-}
-
-/** Takes out comments, patterns and the text of strings. Code inside the `${}` of a template stays code. */
-function scan(text: string): Scan {
-  const strings: string[] = [];
-  const templates: number[] = []; // for each open `${`, how many braces are open inside it
-  let code = "";
-  let from = 0;
-  let match: RegExpExecArray | null;
-  const held = (value: string): string => ` "${strings.push(value) - 1}" `;
-
-  // Reads template text from `at` up to the closing back-quote or the next `${`.
-  const template = (at: number): number => {
-    const end = /(?:[^`\\$]|\\[^]|\$(?!\{))*/y;
-    end.lastIndex = at;
-    const chunk = end.exec(text)?.[0] ?? "";
-    code += held(chunk);
-    const next = at + chunk.length;
-    if (text[next] !== "$") return next + 1;
-    templates.push(0);
-    code += "(";
-    return next + 2;
-  };
-
-  token.lastIndex = 0;
-  while ((match = token.exec(text)) !== null) {
-    const [found] = match;
-    const open = templates.at(-1);
-    code += text.slice(from, match.index);
-    from = match.index + found.length;
-    if (found === "`") {
-      from = template(from);
-    } else if (found === "}" && open === 0) {
-      templates.pop();
-      code += ")";
-      from = template(from);
-    } else if (found === "{" || found === "}") {
-      if (open !== undefined) templates[templates.length - 1] = open + (found === "{" ? 1 : -1);
-      code += found;
-    } else if (found.startsWith('"') || found.startsWith("'")) {
-      code += held(found.slice(1, -1));
-    } else {
-      code += " ";
-    }
-    token.lastIndex = from;
-  }
-  return { code: code + text.slice(from), strings };
 }

@@ -2,6 +2,7 @@
  * Answers that wait until changes are durable, by a consistency point or a frame of the log. When the volume fails, all of
  * them are told so, and whoever comes later at once.
  */
+import { shaped } from "../core/shaped.ts";
 import type { DurableAt } from "../fs/file-system.ts";
 
 export interface Waiter {
@@ -31,7 +32,7 @@ export function waitingRoom(): WaitingRoom {
     return list;
   }
 
-  return {
+  return shaped({
     get count() {
       return count;
     },
@@ -59,5 +60,5 @@ export function waitingRoom(): WaitingRoom {
       failure ??= message;
       for (const at of waiting.keys()) for (const waiter of take(at)) waiter.fail(message);
     },
-  };
+  });
 }

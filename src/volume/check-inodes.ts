@@ -5,6 +5,7 @@
  * Kept in pages, so that memory follows the inodes that there are and not the numbers that somebody claims. Going from one
  * state to the next only what has changed is counted off and on, and only what was touched is compared again.
  */
+import { shaped } from "../core/shaped.ts";
 import { FIRST_FREE_INO, ROOT_INO } from "../format/constants.ts";
 import type { Inode } from "../tree/inode-file.ts";
 import { eachMarked, isMarked, type Marks, makeMarks, mark, unmark } from "./check-marks.ts";
@@ -251,7 +252,7 @@ export function openInodeTable(report: Report, exists: (ino: number) => boolean)
       report.add("links", `inode ${ino} has link count ${linkCount}, ${expected} is right`, { ino });
   }
 
-  return {
+  return shaped({
     inUse,
     get usedCount(): number {
       return usedCount;
@@ -306,7 +307,7 @@ export function openInodeTable(report: Report, exists: (ino: number) => boolean)
           report.add("orphan", `inode ${ino} says it is in slot ${slot - 1} of the orphan file, it is not`, { ino });
       });
     },
-  };
+  });
 }
 
 function newPage(): Page {

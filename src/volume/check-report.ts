@@ -1,5 +1,6 @@
 /** What a check found: a list that stays bounded whatever is wrong. */
 import { U32_MAX } from "../core/numbers.ts";
+import { shaped } from "../core/shaped.ts";
 
 /** What part of the volume is wrong. */
 export type FindingKind =
@@ -49,20 +50,20 @@ export function openReport(findingsMax: number): Report {
   const findings: Finding[] = [];
   let leftOut = 0;
   let unresolved = 0;
-  const report = {
+  const report: Report = shaped({
     findings,
     get leftOut(): number {
       return leftOut;
     },
-    state: undefined as string | undefined,
-    add(kind: FindingKind, message: string, place: Place = {}): void {
+    state: undefined,
+    add(kind, message, place = {}): void {
       if (findings.length >= findingsMax) {
         leftOut = Math.min(U32_MAX, leftOut + 1);
         return;
       }
       findings.push({ kind, message, ...(report.state === undefined ? {} : { state: report.state }), ...place });
     },
-    resolvePaths(pathOf: (ino: number) => string | undefined): void {
+    resolvePaths(pathOf): void {
       for (; unresolved < findings.length; unresolved++) {
         const finding = findings[unresolved] as Finding;
         if (finding.ino === undefined) continue;
@@ -70,6 +71,6 @@ export function openReport(findingsMax: number): Report {
         if (path !== undefined) findings[unresolved] = { ...finding, path };
       }
     },
-  };
+  });
   return report;
 }

@@ -7,6 +7,7 @@ import { bitCount } from "../bitset/plane.ts";
 import { BLOCK_BYTES, type Block, blocksFor, makeBlock, REGION_BLOCKS, REGION_WORDS } from "../core/block.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { ino as asIno } from "../core/numbers.ts";
+import { shaped } from "../core/shaped.ts";
 import {
   ACTIVE_MAP_INO,
   FIRST_FREE_INO,
@@ -338,12 +339,12 @@ export function openStateChecker({
     return inode !== undefined && isDirectoryMode(inode.mode) ? nodeFile(inode) : undefined;
   }
 
-  return {
+  return shaped({
     check,
     get usedBlocks(): number {
       return countOf(sets.used);
     },
-  };
+  });
 }
 
 const metadataNames: ReadonlyMap<number, string> = new Map([

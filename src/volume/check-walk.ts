@@ -11,6 +11,7 @@
 import { BLOCK_BYTES } from "../core/block.ts";
 import { checksum } from "../core/checksum.ts";
 import { FsError } from "../core/errors.ts";
+import { shaped } from "../core/shaped.ts";
 import type { BlockDevice } from "../device/block-device.ts";
 import { POINTERS_PER_BLOCK, ROOT_POINTERS } from "../format/constants.ts";
 import { type Marks, makeMarks, mark } from "./check-marks.ts";
@@ -258,7 +259,7 @@ export function openWalk({ device, report, firstVbn, endVbn, onBlocks }: WalkOpt
     }
   }
 
-  const walk: Walk = {
+  const walk: Walk = shaped({
     added: makeMarks(),
     removed: makeMarks(),
     differences(owner, before, after): number {
@@ -286,7 +287,7 @@ export function openWalk({ device, report, firstVbn, endVbn, onBlocks }: WalkOpt
     get metadataLost(): number {
       return metadataLost;
     },
-  };
+  });
   return walk;
 }
 

@@ -12,6 +12,7 @@
  * The two begin alike, so the removal is put off to the next request, which tells: a file that is replaced by a rename is
  * there at every moment, also after a crash. Between the two nobody can see the name: a look at it is a next request.
  */
+import { shaped } from "../../core/shaped.ts";
 import type { FileSystem, NodeId } from "../../fs/file-system.ts";
 
 /** As libfuse 2.9 makes them: the number of its node and a counter. */
@@ -37,7 +38,7 @@ export interface HiddenFiles {
 export function hiddenFiles(fs: FileSystem): HiddenFiles {
   const nodes = new Map<string, NodeId>();
   let due: string | undefined;
-  return {
+  return shaped({
     find: (name) => nodes.get(name),
     hide(name, node, path): void {
       nodes.set(name, node);
@@ -61,5 +62,5 @@ export function hiddenFiles(fs: FileSystem): HiddenFiles {
     get count() {
       return nodes.size;
     },
-  };
+  });
 }

@@ -7,6 +7,7 @@
  * The kernel resolves symbolic links and "..", so a path is names of directories and a last name.
  */
 import { FsError } from "../../core/errors.ts";
+import { shaped } from "../../core/shaped.ts";
 import { type FileSystem, type Name, type NodeId, ROOT_NODE } from "../../fs/file-system.ts";
 
 const DIRECTORIES_MAX = 1024;
@@ -62,7 +63,7 @@ export function pathWalk(fs: FileSystem): PathWalk {
     fs.forget(node, 1);
   }
 
-  return {
+  return shaped({
     place,
     drop(path): void {
       const below = `${path}/`;
@@ -80,7 +81,7 @@ export function pathWalk(fs: FileSystem): PathWalk {
     get count(): number {
       return directories.size;
     },
-  };
+  });
 }
 
 const ASCII = /^[\0-\x7f]*$/;
