@@ -7,11 +7,8 @@
  * probing, which deletes by moving back what follows (Knuth, The Art of Computer Programming 3, 6.4, algorithm R), in two
  * arrays of numbers that are made again only when it has grown or shrunk by much.
  */
-import { shaped } from "./shaped.ts";
 
 export interface Counts {
-  /** Numbers that are there. */
-  readonly size: number;
   /** 0: it is not there. */
   of(key: number): number;
   add(key: number, count: number): void;
@@ -80,10 +77,7 @@ export function counts(): Counts {
     if (mask >= CAPACITY_MIN && size * 8 <= mask) resize((mask + 1) / 4);
   }
 
-  return shaped({
-    get size(): number {
-      return size;
-    },
+  return {
     of(key): number {
       const at = placeOf(key);
       return keys[at] === key ? (values[at] as number) : 0;
@@ -118,5 +112,5 @@ export function counts(): Counts {
       size = 0;
       empty(CAPACITY_MIN);
     },
-  });
+  };
 }
