@@ -23,7 +23,7 @@ import { UserError } from "../core/errors.ts";
 import { assertNever } from "../core/numbers.ts";
 import { openFileDevice, type PageCache } from "../device/file-device.ts";
 import { openFileSystem } from "../fs/active.ts";
-import { type Name, type NodeId, ROOT_NODE } from "../fs/file-system.ts";
+import { listedName, type Name, type NodeId, ROOT_NODE } from "../fs/file-system.ts";
 import { makeWriters } from "../fuse/kernel/connection.ts";
 import { type Again, serve } from "../fuse/kernel/loop.ts";
 import type { PathRequest } from "../fuse/native/path-request.ts";
@@ -390,7 +390,8 @@ function restore(server: Server, change: () => () => unknown): () => unknown {
 function rootNames({ fileSystem }: Server): readonly Name[] {
   const names: Name[] = [];
   const { handle } = fileSystem.openDirectory(ROOT_NODE);
-  fileSystem.readDirectory(handle, 0, { plus: false }, (name) => {
+  fileSystem.readDirectory(handle, 0, { plus: false }, (bytes, start, end) => {
+    const name = listedName(bytes, start, end);
     if (name !== "." && name !== "..") names.push(name);
     return true;
   });

@@ -154,6 +154,11 @@ export function nameBytesAt(view: DataView, node: number, offset: number): numbe
   return nameBytes;
 }
 
+/** Names are latin1 strings, one char a byte. */
+export function nameIn(bytes: Uint8Array, start: number, end: number): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("latin1");
+}
+
 /** First slot of a leaf whose key is not below `key`; `count` when there is none. */
 export function lowerBound(view: DataView, node: number, key: number): number {
   let low = 0;

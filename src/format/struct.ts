@@ -82,6 +82,25 @@ export function struct<S extends Shape>(size: number, shape: S): Struct<S> {
   };
 }
 
+/**
+ * Where each field of a record of whole words lies, in words of 32 bits. For records that are written in code that has hardly
+ * run, right after a mount: V8 stores to an array directly, but calls each setter of a DataView until the code is optimized.
+ */
+export function wordsOf<S extends Shape>({ layout }: Struct<S>): { readonly [K in keyof S]: number } {
+  const words: Record<string, number> = {};
+  for (const { field, offset, sizeBytes } of layout) {
+    assert(offset % 4 === 0 && sizeBytes % 4 === 0, `${field} is no whole number of words`);
+    words[field] = offset / 4;
+  }
+  return words as { readonly [K in keyof S]: number };
+}
+
+/** Two words of an array: a u64 or i64, as a DataView would set it. */
+export function putLong(words: Uint32Array, at: number, value: number): void {
+  words[at] = value; // the remainder by 2^32
+  words[at + 1] = value >= 0 && value < TWO_32 ? 0 : Math.floor(value / TWO_32);
+}
+
 const TWO_32 = 0x1_0000_0000;
 
 export const u8: Field<number> = {

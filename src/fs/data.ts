@@ -4,7 +4,7 @@ import { BLOCK_BYTES } from "../core/block.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
 import { changeSeq } from "../core/numbers.ts";
 import { FILE_BYTES_MAX } from "../format/constants.ts";
-import { COOKIE_DOT, COOKIE_DOT_DOT, cookieOf, eachEntry, keyAfterCookie } from "../tree/directory.ts";
+import { COOKIE_DOT, COOKIE_DOT_DOT, cookieOf, keyAfterCookie, listEntries } from "../tree/directory.ts";
 import { DirectoryFile } from "../tree/directory-file.ts";
 import {
   NOT_RESIDENT,
@@ -21,7 +21,7 @@ import type { Purpose } from "../tree/space.ts";
 import { killPrivileges, truncateAtOpen } from "./attributes.ts";
 import { inodesBound } from "./bounds.ts";
 import { type Context, entryOf, isAccessDue, isMoving, stampAccess, stampChange, writableInodes } from "./context.ts";
-import type { Changed, DurableAt, EmitEntry, FileSystem, Name, Opened } from "./file-system.ts";
+import type { Changed, DurableAt, EmitEntry, FileSystem, Opened } from "./file-system.ts";
 import type { OpenInode } from "./handles.ts";
 import {
   FALLOC_FL_KEEP_SIZE,
@@ -39,7 +39,14 @@ import {
   SEEK_HOLE,
 } from "./modes.ts";
 import { inoOf, isSnapshotsNode, type State } from "./nodes.ts";
-import { COOKIE_SNAPSHOTS, readSnapshots, SNAPSHOTS_NAME, snapshotsIno, snapshotsListed } from "./snapshot-view.ts";
+import {
+  COOKIE_SNAPSHOTS,
+  DOTS,
+  readSnapshots,
+  SNAPSHOTS_NAME,
+  snapshotsIno,
+  snapshotsListed,
+} from "./snapshot-view.ts";
 
 type DataOperations = Pick<
   FileSystem,
@@ -298,26 +305,28 @@ function readDirectory(context: Context, open: OpenInode, cookie: number, plus: 
   const inode = states.directory(state, ino);
   const inoHigh = state.inoHigh * TWO_32;
   if (cookie === 0) stampAccess(context, state, inode);
-  if (cookie < COOKIE_DOT && !emit("." as Name, inoHigh + ino, DT_DIR, COOKIE_DOT, undefined)) return;
+  if (cookie < COOKIE_DOT && !emit(DOTS, 0, 1, inoHigh + ino, DT_DIR, COOKIE_DOT, undefined)) return;
   if (cookie < COOKIE_DOT_DOT) {
     const isInSnapshots = state.inoHigh !== 0 && ino === state.topIno;
     const above = isInSnapshots ? snapshotsIno(ino) : inoHigh + inode.parent;
-    if (!emit(".." as Name, above, DT_DIR, COOKIE_DOT_DOT, undefined)) return;
+    if (!emit(DOTS, 0, 2, above, DT_DIR, COOKIE_DOT_DOT, undefined)) return;
   }
   const isListing = snapshotsListed(context, state, ino);
   const { store } = inodes;
   const missesMax = cookie === 0 ? store.missCount + TRIAL_MISSES_MAX : Number.POSITIVE_INFINITY;
   let isRoom = true;
-  eachEntry(new DirectoryFile(inodes, inode), keyAfterCookie(cookie), (name, childIno, type, key) => {
+  const file = new DirectoryFile(inodes, inode);
+  listEntries(file, keyAfterCookie(cookie), (leaf, start, end, childIno, type, key) => {
     const child = plus && store.missCount < missesMax ? childOrDamaged(inodes, childIno) : undefined;
     const home = child === undefined ? state : states.homeOf(state, child);
     const entry = child === undefined ? undefined : entryOf(context, home, child);
-    isRoom = emit(name as Name, inoHigh + childIno, type, cookieOf(key), entry);
+    isRoom = emit(leaf, start, end, inoHigh + childIno, type, cookieOf(key), entry);
     if (isRoom && entry !== undefined) states.lookedUp(home, childIno);
     return isRoom;
   });
   if (!isListing || !isRoom || cookie >= COOKIE_SNAPSHOTS) return;
-  emit(SNAPSHOTS_NAME, snapshotsIno(ino), DT_DIR, COOKIE_SNAPSHOTS, undefined);
+  const name = Buffer.from(SNAPSHOTS_NAME, "latin1");
+  emit(name, 0, name.length, snapshotsIno(ino), DT_DIR, COOKIE_SNAPSHOTS, undefined);
 }
 
 /** A damaged inode must not hide the other entries of its directory: the kernel will ask for it, and hear of it. */

@@ -11,6 +11,7 @@
  */
 import type { Time } from "../core/clock.ts";
 import type { Brand, ChangeSeq } from "../core/numbers.ts";
+import { nameIn } from "../format/directory-node.ts";
 import type { HowRead } from "../tree/file-data.ts";
 
 export { NOT_RESIDENT } from "../tree/file-data.ts";
@@ -96,10 +97,22 @@ export interface FileSystemStatus {
 }
 
 /**
- * Receives directory entries one by one; false: no room, and this entry was not taken. `cookie` resumes after
- * this entry. `entry` is there for a readdirplus, where it costs little: a lookup is counted if the emitter takes it.
+ * Receives directory entries one by one; false: no room, and this entry was not taken. Its name is the bytes of `names` from
+ * `start` up to `end`, to be copied at once; no string is made of it. `cookie` resumes after this entry. `entry` is there
+ * for a readdirplus, where it costs little: a lookup is counted if the emitter takes it.
  */
-export type EmitEntry = (name: Name, ino: number, type: number, cookie: number, entry: Entry | undefined) => boolean;
+export type EmitEntry = (
+  names: Uint8Array,
+  start: number,
+  end: number,
+  ino: number,
+  type: number,
+  cookie: number,
+  entry: Entry | undefined,
+) => boolean;
+
+/** For who does make a string of it. */
+export const listedName = nameIn as (names: Uint8Array, start: number, end: number) => Name;
 
 /** Flags of rename2(2). */
 export const RENAME_NOREPLACE = 1;

@@ -23,6 +23,9 @@ export const SNAPSHOTS_NAME = ".snapshot" as Name;
 /** Of the entry .snapshot in its directory: behind all others. */
 export const COOKIE_SNAPSHOTS: number = cookieOf(KEY_END);
 
+/** The names "." and "..". */
+export const DOTS: Uint8Array = Uint8Array.of(46, 46);
+
 const DT_DIR = 4;
 const TWO_32 = 0x1_0000_0000;
 const TWO_52 = 2 ** 52;
@@ -110,14 +113,15 @@ export function readSnapshots(context: Context, node: NodeId, cookie: number, pl
   const state = states.of(directoryNode);
   const directory = states.directory(state, inoOf(directoryNode));
   const { ino } = directory;
-  if (cookie < COOKIE_DOT && !emit("." as Name, snapshotsIno(ino), DT_DIR, COOKIE_DOT, undefined)) return;
-  if (cookie < COOKIE_DOT_DOT && !emit(".." as Name, ino, DT_DIR, COOKIE_DOT_DOT, undefined)) return;
+  if (cookie < COOKIE_DOT && !emit(DOTS, 0, 1, snapshotsIno(ino), DT_DIR, COOKIE_DOT, undefined)) return;
+  if (cookie < COOKIE_DOT_DOT && !emit(DOTS, 0, 2, ino, DT_DIR, COOKIE_DOT_DOT, undefined)) return;
   for (const record of userSnapshots(context)) {
     if (record.id + COOKIE_DOT_DOT <= cookie || !existedIn(context, directory, record)) continue;
-    const name = Buffer.from(record.name, "utf8").toString("latin1") as Name;
+    const name = Buffer.from(record.name, "utf8");
     const past = plus ? pastOrDamaged(context, directory, record) : undefined;
     const entry = past === undefined ? undefined : viewEntry(context, record, past);
-    if (emit(name, inoHighOf(record) * TWO_32 + ino, DT_DIR, record.id + COOKIE_DOT_DOT, entry)) continue;
+    const pastIno = inoHighOf(record) * TWO_32 + ino;
+    if (emit(name, 0, name.length, pastIno, DT_DIR, record.id + COOKIE_DOT_DOT, entry)) continue;
     if (entry !== undefined) states.forget(entry.nodeId, 1); // not taken, so not looked up
     return;
   }

@@ -7,13 +7,13 @@ import {
   entryHead,
   entryNeedsBytes,
   entryOffset,
-  isNameAt,
   leafDefect,
   lowerBound,
   NODE_CHILDREN_MAX,
   NODE_FREE,
   NODE_LEVEL_MAX,
   NODE_MAGIC,
+  nameIn,
   nodeDamage,
   nodeHeader,
   ORDINALS,
@@ -78,9 +78,9 @@ function isHashUnused(path: Path, firstKey: number): boolean {
 /** The lowest key for this hash that no entry has. */
 function unusedKey(dir: NodeFile, firstKey: number, name: string): number {
   let unused = firstKey;
-  walk(dir, firstKey, (leaf, offset, key) => {
+  walk(dir, firstKey, (leaf, start, end, _ino, _type, key) => {
     if (key >= firstKey + ORDINALS) return false;
-    assert(!isNameAt(leaf.view, 0, offset, name), "the name exists already");
+    assert(nameIn(leaf, start, end) !== name, "the name exists already");
     if (key === unused) unused++;
     return true;
   });

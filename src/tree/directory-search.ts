@@ -125,30 +125,40 @@ export function pathTo(dir: NodeFile, key: number): Path {
   return { nodes, blocks, slots, upper };
 }
 
-/**
- * Visits the entries whose keys are not below `fromKey` in their order, until `visit` returns false. The entry at
- * `offset` lies wholly in the leaf.
- */
-export function walk(
-  dir: NodeFile,
-  fromKey: number,
-  visit: (leaf: Block, offset: number, key: number) => boolean,
-): void {
+/** An entry; its name is the bytes of `leaf` from `start` up to `end`, which stay what they are until it returns. */
+export type VisitInLeaf = (
+  leaf: Uint8Array,
+  start: number,
+  end: number,
+  ino: Ino,
+  type: number,
+  key: number,
+) => boolean;
+
+/** Visits the entries whose keys are not below `fromKey` in their order, until `visit` returns false. */
+export function walk(dir: NodeFile, fromKey: number, visit: VisitInLeaf): void {
   if (dir.nodeCount === 0) return;
   for (let from = fromKey; from < KEY_END; ) {
     const path = pathTo(dir, from);
-    const node = path.nodes.at(-1) as number;
-    const leaf = path.blocks.at(-1) as Block;
-    const count = nodeHeader.get.count(leaf.view, 0);
-    for (let slot = lowerBound(leaf.view, node, from); slot < count; slot++) {
-      const offset = entryOffset(leaf.view, node, slot);
-      const key = entryHead.get.key(leaf.view, offset);
-      if (key < from || key >= path.upper)
-        throw nodeDamage(node, `has key ${key} where ${from} to ${path.upper} may be`);
-      nameBytesAt(leaf.view, node, offset);
-      if (!visit(leaf, offset, key)) return;
-      from = key + 1;
-    }
-    from = path.upper; // above `from`: the search has found it to be above the key it looked for
+    const { upper } = path;
+    if (!visitLeaf(path.blocks.at(-1) as Block, path.nodes.at(-1) as number, from, upper, visit)) return;
+    from = upper; // above `from`: the search has found it to be above the key it looked for
   }
+}
+
+/** A small loop of its own, which V8 has optimized soon after a mount. False: `visit` wants no more. */
+function visitLeaf({ view, bytes }: Block, node: number, fromKey: number, upper: number, visit: VisitInLeaf): boolean {
+  const { get, size } = entryHead;
+  const count = nodeHeader.get.count(view, 0);
+  let from = fromKey;
+  for (let slot = lowerBound(view, node, from); slot < count; slot++) {
+    const offset = entryOffset(view, node, slot);
+    const key = get.key(view, offset);
+    if (key < from || key >= upper) throw nodeDamage(node, `has key ${key} where ${from} to ${upper} may be`);
+    const start = offset + size;
+    const end = start + nameBytesAt(view, node, offset);
+    if (!visit(bytes, start, end, get.ino(view, offset) as Ino, get.type(view, offset), key)) return false;
+    from = key + 1;
+  }
+  return true;
 }

@@ -29,12 +29,12 @@ import assert from "node:assert/strict";
 import type { Block } from "../core/block.ts";
 import { FsError } from "../core/errors.ts";
 import type { Ino } from "../core/numbers.ts";
-import { entryHead, firstKeyOf, isEntryName, isEntryType } from "../format/directory-node.ts";
+import { firstKeyOf, isEntryName, isEntryType, nameIn } from "../format/directory-node.ts";
 import { checkNodes, type VisitEntry } from "./directory-check.ts";
 import { setInode } from "./directory-edit.ts";
 import { insertAt } from "./directory-insert.ts";
 import { removeAt } from "./directory-remove.ts";
-import { entryAt, leafOf, locate, rootLevel, slotOf, walk } from "./directory-search.ts";
+import { entryAt, leafOf, locate, rootLevel, slotOf, type VisitInLeaf, walk } from "./directory-search.ts";
 
 /** The file that a directory lies in, as its nodes. */
 export interface NodeFile {
@@ -118,13 +118,12 @@ export function eachEntry(
   afterKey: number,
   visit: (name: string, ino: Ino, type: number, key: number) => boolean,
 ): void {
-  walk(dir, afterKey + 1, (leaf, offset, key) => {
-    const { view, bytes } = leaf;
-    const start = offset + entryHead.size;
-    const end = start + entryHead.get.nameBytes(view, offset);
-    const name = Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("latin1");
-    return visit(name, entryHead.get.ino(view, offset) as Ino, entryHead.get.type(view, offset), key);
-  });
+  listEntries(dir, afterKey, (leaf, start, end, ino, type, key) => visit(nameIn(leaf, start, end), ino, type, key));
+}
+
+/** The same for who copies names and makes no strings of them. */
+export function listEntries(dir: NodeFile, afterKey: number, visit: VisitInLeaf): void {
+  walk(dir, afterKey + 1, visit);
 }
 
 /** Nodes that an insertEntry now dirties or appends at most: each node of a path is split, and the root moves. */

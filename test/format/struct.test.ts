@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { bytes, i64, nested, struct, text, u8, u16, u32, u64 } from "../../src/format/struct.ts";
+import { bytes, i64, nested, putLong, struct, text, u8, u16, u32, u64, wordsOf } from "../../src/format/struct.ts";
 
 const inner = struct(3, { a: u8, b: u16 });
 const outer = struct(56, {
@@ -55,6 +55,24 @@ test("numbers are little-endian, and a negative time is two's complement", () =>
   outer.set.signed(view, 0, -1);
   assert.deepEqual([...new Uint8Array(view.buffer, 3, 4)], [4, 3, 2, 1]);
   assert.deepEqual([...new Uint8Array(view.buffer, 15, 8)], Array<number>(8).fill(255));
+});
+
+test("a record of whole words is the same written word by word", () => {
+  const record = struct(28, { word: u32, long: u64, pair: nested(struct(8, { a: u32, b: u32 }), "pair"), signed: i64 });
+  const at = wordsOf(record);
+  assert.deepEqual(at, { word: 0, long: 1, pair: 3, signed: 5 });
+  fc.assert(
+    fc.property(fc.maxSafeNat(), fc.maxSafeInteger(), (long, signed) => {
+      const view = new DataView(new ArrayBuffer(record.size));
+      record.set.long(view, 0, long);
+      record.set.signed(view, 0, signed);
+      const words = new Uint32Array(record.size / 4).fill(7, at.long, at.pair).fill(7, at.signed);
+      putLong(words, at.long, long);
+      putLong(words, at.signed, signed);
+      assert.deepEqual(words, new Uint32Array(view.buffer));
+    }),
+  );
+  assert.throws(() => wordsOf(inner), /a is no whole number of words/);
 });
 
 test("text that is too long is cut, bytes of another length are refused", () => {

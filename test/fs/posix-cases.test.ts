@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Time } from "../../src/core/clock.ts";
 import { NAME_BYTES_MAX, SYMLINK_BYTES_MAX } from "../../src/format/constants.ts";
-import { RENAME_EXCHANGE, RENAME_NOREPLACE, ROOT_NODE } from "../../src/fs/file-system.ts";
+import { listedName, RENAME_EXCHANGE, RENAME_NOREPLACE, ROOT_NODE } from "../../src/fs/file-system.ts";
 import { checkVolume } from "../../src/volume/check.ts";
 import {
   asName,
@@ -124,7 +124,12 @@ const cases: Readonly<Record<string, (bench: Bench) => void>> = {
     assert.equal(fs.lookup(f, asName(".")).nodeId, f);
     const seen: [string, number][] = [];
     const { handle } = fs.openDirectory(b);
-    fs.readDirectory(handle, 0, { plus: false }, (name, ino) => seen.push([name, ino]) > 0);
+    fs.readDirectory(
+      handle,
+      0,
+      { plus: false },
+      (names, start, end, ino) => seen.push([listedName(names, start, end), ino]) > 0,
+    );
     const inoOf = (path: string): number => entryAt(fs, path).attributes.ino;
     assert.deepEqual(seen, [
       [".", inoOf("/a/b")],
@@ -599,7 +604,7 @@ const cases: Readonly<Record<string, (bench: Bench) => void>> = {
       "ENOENT",
     );
     const names: string[] = [];
-    fs.readDirectory(handle, 0, { plus: true }, (name) => names.push(name) > 0);
+    fs.readDirectory(handle, 0, { plus: true }, (bytes, start, end) => names.push(listedName(bytes, start, end)) > 0);
     assert.deepEqual(names, [".", ".."]);
     fs.releaseDirectory(handle);
     assert.equal(
@@ -615,8 +620,9 @@ const cases: Readonly<Record<string, (bench: Bench) => void>> = {
     let cookie = 0;
     for (let room = 9; room === 9; ) {
       room = 0;
-      fs.readDirectory(handle, cookie, { plus: true }, (name, ino, _type, next, entry) => {
+      fs.readDirectory(handle, cookie, { plus: true }, (names, start, end, ino, _type, next, entry) => {
         if (room === 9) return false;
+        const name = listedName(names, start, end);
         room += 1;
         cookie = next;
         if (entry === undefined) assert.ok(name.startsWith("."));
@@ -637,10 +643,10 @@ const cases: Readonly<Record<string, (bench: Bench) => void>> = {
     let cookie = 0;
     for (let more = true; more; ) {
       const portion: string[] = [];
-      fs.readDirectory(handle, cookie, { plus: false }, (name, _ino, _type, next) => {
+      fs.readDirectory(handle, cookie, { plus: false }, (names, start, end, _ino, _type, next) => {
         if (portion.length === 20) return false;
         cookie = next;
-        portion.push(name);
+        portion.push(listedName(names, start, end));
         return true;
       });
       for (const name of portion) seen.set(name, (seen.get(name) ?? 0) + 1);

@@ -1,7 +1,7 @@
 // The directories .snapshot: every directory has one, and it shows that directory as it was.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ROOT_NODE } from "../../src/fs/file-system.ts";
+import { listedName, ROOT_NODE } from "../../src/fs/file-system.ts";
 import {
   asName,
   type Bench,
@@ -112,7 +112,12 @@ test("a view is a tree of its own, with the numbers that the snapshot has everyw
   );
   const listed: [string, number][] = [];
   const { handle } = fs.openDirectory(top.nodeId);
-  fs.readDirectory(handle, 0, { plus: false }, (name, ino) => listed.push([name, ino]) > 0);
+  fs.readDirectory(
+    handle,
+    0,
+    { plus: false },
+    (bytes, start, end, ino) => listed.push([listedName(bytes, start, end), ino]) > 0,
+  );
   fs.releaseDirectory(handle);
   assert.deepEqual(listed[1], ["..", virtual.attributes.ino]);
 });
@@ -259,7 +264,8 @@ test("reading with attributes tells of each snapshot", () => {
     handle,
     0,
     { plus: true },
-    (name, _ino, _type, _cookie, entry) => entries.push([name, entry !== undefined]) > 0,
+    (bytes, start, end, _ino, _type, _cookie, entry) =>
+      entries.push([listedName(bytes, start, end), entry !== undefined]) > 0,
   );
   fs.releaseDirectory(handle);
   assert.deepEqual(entries, [

@@ -5,7 +5,7 @@ import { manualClock } from "../../src/core/clock.ts";
 import { CorruptionError } from "../../src/core/errors.ts";
 import { prng } from "../../src/core/prng.ts";
 import { openFileSystem } from "../../src/fs/active.ts";
-import { ROOT_NODE } from "../../src/fs/file-system.ts";
+import { listedName, ROOT_NODE } from "../../src/fs/file-system.ts";
 import { inoOf } from "../../src/fs/nodes.ts";
 import { openVolume } from "../../src/volume/open.ts";
 import { memoryDevice } from "../support/devices.ts";
@@ -387,8 +387,8 @@ test("a root that was opened before the move names nothing that the kernel may k
   putFile(source.fs, "/d/f", "later");
   move();
   const seen: number[] = [];
-  mirror.fs.readDirectory(handle, 0, { plus: true }, (name, _ino, _type, _cookie, entry) => {
-    if (name === "d" && entry !== undefined) seen.push(entry.entryValidMs);
+  mirror.fs.readDirectory(handle, 0, { plus: true }, (names, start, end, _ino, _type, _cookie, entry) => {
+    if (listedName(names, start, end) === "d" && entry !== undefined) seen.push(entry.entryValidMs);
     return true;
   });
   assert.deepEqual(seen, [0], "else paths would lead back into the old state");

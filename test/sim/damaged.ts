@@ -1,7 +1,7 @@
 /** Reading a filesystem with damage in it: every answer is the right one or an error. */
 import assert from "node:assert/strict";
 import { CorruptionError, FsError } from "../../src/core/errors.ts";
-import { type Entry, type FileSystem, ROOT_NODE } from "../../src/fs/file-system.ts";
+import { type Entry, type FileSystem, listedName, ROOT_NODE } from "../../src/fs/file-system.ts";
 import { asName, readSparse } from "../support/fs-paths.ts";
 import { linkCountOf, type Model, type ModelNode } from "../support/model-fs.ts";
 import { firstDifference, type SparseBytes, sparseBytes } from "../support/sparse-bytes.ts";
@@ -62,7 +62,8 @@ function names(fs: FileSystem, { nodeId }: Entry): string[] {
   const found: string[] = [];
   const { handle } = fs.openDirectory(nodeId);
   try {
-    fs.readDirectory(handle, 0, { plus: false }, (name) => {
+    fs.readDirectory(handle, 0, { plus: false }, (bytes, start, end) => {
+      const name = listedName(bytes, start, end);
       if (name !== "." && name !== "..") found.push(name);
       return true;
     });

@@ -5,7 +5,7 @@
  */
 import { crc32 } from "node:zlib";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
-import { type Attributes, type FileSystem, type NodeId, ROOT_NODE } from "../../src/fs/file-system.ts";
+import { type Attributes, type FileSystem, listedName, type NodeId, ROOT_NODE } from "../../src/fs/file-system.ts";
 import { asName, readSparse } from "../support/fs-paths.ts";
 import { linkCountOf, type Model, type ModelNode } from "../support/model-fs.ts";
 import { type SparseBytes, sparseBytes } from "../support/sparse-bytes.ts";
@@ -64,9 +64,9 @@ export function digestOfReal(fs: FileSystem): Digest {
     let contents = 0;
     if (type === S_IFDIR) {
       const { handle } = fs.openDirectory(node);
-      fs.readDirectory(handle, 0, { plus: true }, (name, childIno, _type, _cookie, child) => {
+      fs.readDirectory(handle, 0, { plus: true }, (names, start, end, childIno, _type, _cookie, child) => {
         if (child === undefined) return true;
-        contents = add(contents, entry(name, childIno % TWO_32));
+        contents = add(contents, entry(listedName(names, start, end), childIno % TWO_32));
         below.push({ node: child.nodeId, attributes: child.attributes });
         return true;
       });

@@ -1,6 +1,6 @@
 /** A directory that is read while it changes: each name that is there all the time comes once, and none comes that never was. */
 import assert from "node:assert/strict";
-import type { FileSystem, Handle } from "../../src/fs/file-system.ts";
+import { type FileSystem, type Handle, listedName } from "../../src/fs/file-system.ts";
 import { nodeAt } from "../support/fs-paths.ts";
 import type { Model, ModelNode } from "../support/model-fs.ts";
 import { modelNodeAt } from "../support/model-fs.ts";
@@ -32,7 +32,8 @@ export function openListing(fs: FileSystem, model: Model, path: string): Listing
     read(count): boolean {
       let taken = 0;
       let isFull = false;
-      fs.readDirectory(handle, cookie, { plus: false }, (name, _ino, _type, next) => {
+      fs.readDirectory(handle, cookie, { plus: false }, (names, start, end, _ino, _type, next) => {
+        const name = listedName(names, start, end);
         isFull = taken === count;
         if (isFull) return false;
         taken += 1;

@@ -11,6 +11,7 @@ import {
   type Entry,
   type FileSystem,
   type Handle,
+  listedName,
   type Name,
   type NodeId,
   ROOT_NODE,
@@ -195,8 +196,9 @@ export function list(fs: FileSystem, node: NodeId, portion = 7): Listed[] {
   let cookie = 0;
   for (let taken = portion; taken === portion; ) {
     taken = 0;
-    fs.readDirectory(handle, cookie, { plus: false }, (name, ino, type, next) => {
+    fs.readDirectory(handle, cookie, { plus: false }, (names, start, end, ino, type, next) => {
       if (taken === portion) return false;
+      const name = listedName(names, start, end);
       taken += 1;
       cookie = next;
       if (name !== "." && name !== "..") found.push({ name, ino, type, cookie: next });

@@ -408,13 +408,16 @@ export function memoryFileSystem({ clock, durableAt = () => 0 }: MemoryFileSyste
     openDirectory: (id) => ({ ...openNode(directoryOf(id)), keepCache: false }),
     readDirectory(handle, cookie, how, emit): void {
       const node = opened(handle);
-      if (cookie < 1 && !emit("." as Fs.Name, node.ino, S_IFDIR >> 12, 1, undefined)) return;
-      if (cookie < 2 && !emit(".." as Fs.Name, node.parent, S_IFDIR >> 12, 2, undefined)) return;
+      const dots = Buffer.from("..");
+      if (cookie < 1 && !emit(dots, 0, 1, node.ino, S_IFDIR >> 12, 1, undefined)) return;
+      if (cookie < 2 && !emit(dots, 0, 2, node.parent, S_IFDIR >> 12, 2, undefined)) return;
       for (const [name, child] of node.entries) {
         if (child.cookie <= cookie) continue;
         const target = existing(node, name);
         const entry = how.plus ? entryOf(target) : undefined;
-        if (emit(name as Fs.Name, target.ino, (target.mode & S_IFMT) >> 12, child.cookie, entry)) continue;
+        const bytes = Buffer.from(name, "latin1");
+        const type = (target.mode & S_IFMT) >> 12;
+        if (emit(bytes, 0, bytes.length, target.ino, type, child.cookie, entry)) continue;
         if (how.plus) target.lookupCount -= 1;
         return;
       }

@@ -54,7 +54,7 @@ test("the beginning of a listing reads few inodes on trial, and what follows all
     const before = store.missCount;
     let entries = 0;
     let seen = 0;
-    bench.fs.readDirectory(handle, cookie, { plus: true }, (_name, _ino, _type, next, entry) => {
+    bench.fs.readDirectory(handle, cookie, { plus: true }, (_names, _start, _end, _ino, _type, next, entry) => {
       if (seen === names) return false;
       seen += 1;
       last = next;

@@ -102,6 +102,7 @@ export interface Connection extends RequestBuffer {
 
   readonly reply: Buffer;
   readonly replyView: DataView;
+  readonly replyWords: Uint32Array;
 
   /** Agreed at INIT. */
   initialized: boolean;
@@ -172,6 +173,7 @@ export function makeConnection(options: ConnectionOptions): Connection {
   const memory = alignedMemory(replyStart + replyBytesMax);
   const reply = Buffer.from(memory, replyStart, replyBytesMax);
   const replyView = new DataView(memory, replyStart, replyBytesMax);
+  const replyWords = new Uint32Array(memory, replyStart, replyBytesMax / 4);
   const [{ request, requestView }] = requestBuffers(1) as [RequestBuffer];
   return {
     fileSystem,
@@ -181,7 +183,8 @@ export function makeConnection(options: ConnectionOptions): Connection {
     requestView,
     reply,
     replyView,
-    directory: makeDirectoryPacker(reply, replyView),
+    replyWords,
+    directory: makeDirectoryPacker(reply, replyWords),
     initialized: false,
     writebackCache: false,
     directWithMmap: false,

@@ -237,7 +237,7 @@ function table(list: readonly (readonly [code: number, name: string, argumentByt
 
 function entry(connection: Connection, found: Entry): number {
   connection.told = found.nodeId;
-  return putEntry(connection.replyView, BODY, found);
+  return putEntry(connection.replyWords, BODY, found);
 }
 
 function lookup(connection: Connection, fs: FileSystem): number {
@@ -246,7 +246,7 @@ function lookup(connection: Connection, fs: FileSystem): number {
   // The kernel is to keep no such name: the file would be in use for as long.
   if (named !== undefined) return entry(connection, { ...fs.lookup(named, "." as Name), entryValidMs: 0 });
   const found = fs.find(connection.node, name);
-  return found === undefined ? putAbsence(connection.replyView, BODY) : entry(connection, found);
+  return found === undefined ? putAbsence(connection.replyWords, BODY) : entry(connection, found);
 }
 
 /** The node that a name is the number of, if it begins as ours do and we are who asks. */
@@ -285,11 +285,11 @@ function batchForget(connection: Connection, fs: FileSystem, view: DataView): nu
 }
 
 function getAttributes(connection: Connection, fs: FileSystem, view: DataView): number {
-  const { node, replyView, room } = connection;
+  const { node, replyWords, room } = connection;
   if (room?.isShut === true && isBeforeWriting(connection, view) && !room.admits())
     throw new FsError("ENOSPC", "what is written now would not fit");
   connection.told = node;
-  return putAttributesReply(replyView, BODY, fs.getAttributes(node));
+  return putAttributesReply(replyWords, BODY, fs.getAttributes(node));
 }
 
 /** Asked by way of a handle with a cache, whose attributes the kernel was made to forget: see room.ts. */
@@ -313,7 +313,7 @@ function setAttributes(connection: Connection, fs: FileSystem, view: DataView): 
     changes = { ...changes, killPriv: true };
   }
   connection.told = node;
-  return putAttributesReply(connection.replyView, BODY, fs.setAttributes(node, changes, callerOf(connection)));
+  return putAttributesReply(connection.replyWords, BODY, fs.setAttributes(node, changes, callerOf(connection)));
 }
 
 function makeNode(connection: Connection, fs: FileSystem, view: DataView): number {

@@ -1,5 +1,5 @@
 /** What goes back to the kernel: records written into the reply buffer, at an offset that the caller knows. */
-import type { Time } from "../../core/clock.ts";
+import { putLong, wordsOf } from "../../format/struct.ts";
 import type { Attributes, AttributesReply, EmitEntry, Entry, FileSystemStatus, Opened } from "../../fs/file-system.ts";
 import {
   attributes as attributesRecord,
@@ -18,6 +18,10 @@ import {
 } from "./abi.ts";
 
 const BLOCK_BYTES = 4096;
+const entryWords = wordsOf(entryReply);
+const attributesWords = wordsOf(attributesReply);
+const statWords = wordsOf(attributesRecord);
+const directoryWords = wordsOf(directoryEntry);
 const SECONDS_MAX = 0xffff_ffff; // 136 years: "as long as you like"
 
 /** The header, once the body is known. `error` is an errno, not negative; 0: none. */
@@ -26,29 +30,32 @@ export function putHeader(view: DataView, lengthBytes: number, error: number): v
   replyHeader.set.error(view, 0, -error >>> 0);
 }
 
-export function putEntry(view: DataView, at: number, entry: Entry): number {
-  entryReply.set.node(view, at, entry.nodeId);
-  entryReply.set.generation(view, at, entry.generation);
-  entryReply.set.entryValidSeconds(view, at, wholeSeconds(entry.entryValidMs));
-  entryReply.set.attributesValidSeconds(view, at, wholeSeconds(entry.attributesValidMs));
-  entryReply.set.entryValidNs(view, at, restNs(entry.entryValidMs));
-  entryReply.set.attributesValidNs(view, at, restNs(entry.attributesValidMs));
-  putAttributes(view, at + entryReply.offset.attributes, entry.attributes);
+export function putEntry(words: Uint32Array, at: number, entry: Entry): number {
+  const { entryValidMs, attributesValidMs } = entry;
+  const start = at / 4;
+  putLong(words, start + entryWords.node, entry.nodeId);
+  putLong(words, start + entryWords.generation, entry.generation);
+  putLong(words, start + entryWords.entryValidSeconds, wholeSeconds(entryValidMs));
+  putLong(words, start + entryWords.attributesValidSeconds, wholeSeconds(attributesValidMs));
+  words[start + entryWords.entryValidNs] = restNs(entryValidMs);
+  words[start + entryWords.attributesValidNs] = restNs(attributesValidMs);
+  putAttributes(words, start + entryWords.attributes, entry.attributes);
   return entryReply.size;
 }
 
 /** There is no such name, and the kernel may remember that: an entry without a node. */
-export function putAbsence(view: DataView, at: number): number {
-  for (let i = at; i < at + entryReply.size; i += 4) view.setUint32(i, 0);
-  entryReply.set.entryValidSeconds(view, at, SECONDS_MAX);
+export function putAbsence(words: Uint32Array, at: number): number {
+  words.fill(0, at / 4, (at + entryReply.size) / 4);
+  words[at / 4 + entryWords.entryValidSeconds] = SECONDS_MAX;
   return entryReply.size;
 }
 
-export function putAttributesReply(view: DataView, at: number, reply: AttributesReply): number {
-  attributesReply.set.validSeconds(view, at, wholeSeconds(reply.attributesValidMs));
-  attributesReply.set.validNs(view, at, restNs(reply.attributesValidMs));
-  attributesReply.set.padding(view, at, 0);
-  putAttributes(view, at + attributesReply.offset.attributes, reply.attributes);
+export function putAttributesReply(words: Uint32Array, at: number, reply: AttributesReply): number {
+  const start = at / 4;
+  putLong(words, start + attributesWords.validSeconds, wholeSeconds(reply.attributesValidMs));
+  words[start + attributesWords.validNs] = restNs(reply.attributesValidMs);
+  words[start + attributesWords.padding] = 0;
+  putAttributes(words, start + attributesWords.attributes, reply.attributes);
   return attributesReply.size;
 }
 
@@ -130,20 +137,26 @@ export interface DirectoryPacker {
   bytes(): number;
 }
 
-export function makeDirectoryPacker(reply: Buffer, view: DataView): DirectoryPacker {
+export function makeDirectoryPacker(reply: Uint8Array, words: Uint32Array): DirectoryPacker {
+  const headBytes = directoryEntry.size;
+  const plusBytes = entryReply.size;
   let start = 0;
   let at = 0;
   let end = 0;
 
-  function put(name: string, ino: number, type: number, cookie: number): void {
-    directoryEntry.set.ino(view, at, ino);
-    directoryEntry.set.cookie(view, at, cookie);
-    directoryEntry.set.nameBytes(view, at, name.length);
-    directoryEntry.set.type(view, at, type);
-    at += directoryEntry.size;
-    const padded = at + roundUp8(name.length);
-    at += reply.write(name, at, "latin1");
-    while (at < padded) reply[at++] = 0;
+  /** All records are of whole words, and so is `at`. */
+  function put(names: Uint8Array, from: number, nameBytes: number, ino: number, type: number, cookie: number): void {
+    const word = at >>> 2;
+    putLong(words, word + directoryWords.ino, ino);
+    putLong(words, word + directoryWords.cookie, cookie);
+    words[word + directoryWords.nameBytes] = nameBytes;
+    words[word + directoryWords.type] = type;
+    const name = at + headBytes;
+    at = name + roundUp8(nameBytes);
+    const last = at >>> 2;
+    words[last - 2] = 0;
+    words[last - 1] = 0;
+    for (let i = 0; i < nameBytes; i++) reply[name + i] = names[from + i] as number;
   }
 
   return {
@@ -153,45 +166,42 @@ export function makeDirectoryPacker(reply: Buffer, view: DataView): DirectoryPac
       end = from + roomBytes;
     },
     bytes: () => at - start,
-    emit(name, ino, type, cookie): boolean {
-      if (at + directoryEntry.size + roundUp8(name.length) > end) return false;
-      put(name, ino, type, cookie);
+    emit(names, nameStart, nameEnd, ino, type, cookie): boolean {
+      const nameBytes = nameEnd - nameStart;
+      if (at + headBytes + roundUp8(nameBytes) > end) return false;
+      put(names, nameStart, nameBytes, ino, type, cookie);
       return true;
     },
-    emitPlus(name, ino, type, cookie, entry): boolean {
-      if (at + entryReply.size + directoryEntry.size + roundUp8(name.length) > end) return false;
+    emitPlus(names, nameStart, nameEnd, ino, type, cookie, entry): boolean {
+      const nameBytes = nameEnd - nameStart;
+      if (at + plusBytes + headBytes + roundUp8(nameBytes) > end) return false;
       // Node 0: a name without its inode, which the kernel looks up when it needs it. So "." and "..".
-      if (entry === undefined) reply.fill(0, at, at + entryReply.size);
-      else putEntry(view, at, entry);
-      at += entryReply.size;
-      put(name, ino, type, cookie);
+      if (entry === undefined) words.fill(0, at >>> 2, (at + plusBytes) >>> 2);
+      else putEntry(words, at, entry);
+      at += plusBytes;
+      put(names, nameStart, nameBytes, ino, type, cookie);
       return true;
     },
   };
 }
 
-function putAttributes(view: DataView, at: number, a: Attributes): void {
-  const { set } = attributesRecord;
-  set.ino(view, at, a.ino);
-  set.sizeBytes(view, at, a.sizeBytes);
-  set.sectorCount(view, at, a.sectorCount);
-  putTime(view, at, set.atimeSeconds, set.atimeNs, a.atime);
-  putTime(view, at, set.mtimeSeconds, set.mtimeNs, a.mtime);
-  putTime(view, at, set.ctimeSeconds, set.ctimeNs, a.ctime);
-  set.mode(view, at, a.mode);
-  set.linkCount(view, at, a.linkCount);
-  set.uid(view, at, a.uid);
-  set.gid(view, at, a.gid);
-  set.rdev(view, at, a.rdev);
-  set.blockBytes(view, at, BLOCK_BYTES);
-  set.flags(view, at, 0);
-}
-
-type Setter = (view: DataView, at: number, value: number) => void;
-
-function putTime(view: DataView, at: number, setSeconds: Setter, setNs: Setter, time: Time): void {
-  setSeconds(view, at, time.seconds);
-  setNs(view, at, time.nanoseconds);
+function putAttributes(words: Uint32Array, start: number, a: Attributes): void {
+  putLong(words, start + statWords.ino, a.ino);
+  putLong(words, start + statWords.sizeBytes, a.sizeBytes);
+  putLong(words, start + statWords.sectorCount, a.sectorCount);
+  putLong(words, start + statWords.atimeSeconds, a.atime.seconds);
+  putLong(words, start + statWords.mtimeSeconds, a.mtime.seconds);
+  putLong(words, start + statWords.ctimeSeconds, a.ctime.seconds);
+  words[start + statWords.atimeNs] = a.atime.nanoseconds;
+  words[start + statWords.mtimeNs] = a.mtime.nanoseconds;
+  words[start + statWords.ctimeNs] = a.ctime.nanoseconds;
+  words[start + statWords.mode] = a.mode;
+  words[start + statWords.linkCount] = a.linkCount;
+  words[start + statWords.uid] = a.uid;
+  words[start + statWords.gid] = a.gid;
+  words[start + statWords.rdev] = a.rdev;
+  words[start + statWords.blockBytes] = BLOCK_BYTES;
+  words[start + statWords.flags] = 0;
 }
 
 function wholeSeconds(ms: number): number {

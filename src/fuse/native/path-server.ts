@@ -17,6 +17,7 @@ import {
   type DurableAt,
   type FileSystem,
   type Handle,
+  listedName,
   type Name,
   type NodeId,
   ROOT_NODE,
@@ -339,8 +340,8 @@ function listing({ fs }: Server, node: NodeId): PathReply {
   try {
     const names: string[] = [];
     const numbers: number[] = [];
-    fs.readDirectory(handle, 0, { plus: false }, (name, ino, type) => {
-      names.push(textOf(name));
+    fs.readDirectory(handle, 0, { plus: false }, (bytes, start, end, ino, type) => {
+      names.push(textOf(listedName(bytes, start, end)));
       numbers.push(inoOf(ino), type);
       return true;
     });
