@@ -7,7 +7,7 @@
 import { UserError } from "../core/errors.ts";
 import { commandTable } from "./command-table.ts";
 import { exitCodes } from "./exit-codes.ts";
-import { exitWhenInterrupted } from "./interrupt.ts";
+import { exitWhenInterrupted, InterruptedError } from "./interrupt.ts";
 import { printError } from "./output.ts";
 import { plainLine } from "./plain-line.ts";
 
@@ -34,7 +34,9 @@ export async function main(args: readonly string[], packageFile: URL): Promise<n
     }
     return typeof process.exitCode === "number" ? process.exitCode : 0;
   } catch (error) {
-    return printError(error, how);
+    const code = printError(error, how);
+    if (error instanceof InterruptedError) process.exit(code); // what a pipe is full of, nobody may ever read
+    return code;
   }
 }
 

@@ -9,8 +9,8 @@ import { corrupt } from "./inspect.ts";
 import { openReadOnly } from "./open-state.ts";
 import { openReceiver, type ReceiveResult, type ReceiveTarget } from "./receive.ts";
 import type { Progress } from "./send.ts";
-import { readStreamFile, refuseToReadTwice } from "./targets/file.ts";
-import { readPipe } from "./targets/pipe.ts";
+import { refuseToReadTwice } from "./targets/file.ts";
+import { readNamed, readPipe } from "./targets/pipe.ts";
 import { openVolumeFile, type VolumeFile } from "./targets/volume-file.ts";
 import { openWriteBack } from "./targets/write-back.ts";
 import { verifyFile } from "./verify.ts";
@@ -73,7 +73,7 @@ export async function receiveImages(options: ReceiveImagesOptions): Promise<Rece
     }
     const images: ReceiveImagesResult["images"][number][] = [];
     for (const file of files.length > 0 ? files : [STANDARD_INPUT]) {
-      const bytes = files.length > 0 ? readStreamFile(file) : readPipe();
+      const bytes = files.length > 0 ? readNamed(file, options.signal) : readPipe(undefined, options.signal);
       const { top, blocksReceived, dropped } = await receiveOne(target, { bytes, file, options });
       target.accept();
       images.push({ file, top, blocks: blocksReceived, dropped: dropped.map(({ name }) => name) });

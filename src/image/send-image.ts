@@ -6,7 +6,7 @@ import type { Volume } from "../volume/volume.ts";
 import { openReadOnly } from "./open-state.ts";
 import { openSender, type Progress, planImage } from "./send.ts";
 import { type ByteSink, openFileSink } from "./targets/file.ts";
-import { openPipeSink } from "./targets/pipe.ts";
+import { openFifoSink, openPipeSink } from "./targets/pipe.ts";
 
 export interface SendImageOptions {
   /** Path of the block file, mounted or not. While it is mounted, its process must hold the snapshots. */
@@ -55,8 +55,7 @@ export async function sendImage(options: SendImageOptions): Promise<SendImageRes
       options.onProgress?.(progress);
     };
     const sender = openSender(device, plan, { onProgress });
-    const sink =
-      options.output === undefined ? openPipeSink() : await openFileSink(options.output, { force: options.force });
+    const sink = await openSink(options);
     await drain(() => sender.next(), sink, options.signal);
     return {
       kind: base === undefined ? "full" : "incremental",
@@ -70,6 +69,11 @@ export async function sendImage(options: SendImageOptions): Promise<SendImageRes
   } finally {
     device.close();
   }
+}
+
+async function openSink({ output, force, signal }: SendImageOptions): Promise<ByteSink> {
+  if (output === undefined) return openPipeSink(undefined, signal);
+  return (await openFifoSink(output, signal)) ?? openFileSink(output, { force });
 }
 
 async function drain(

@@ -4,7 +4,7 @@ import { brokenLink, type ChainLink } from "./chain.ts";
 import { openFrameReader } from "./frames-in.ts";
 import { type BaseSummary, corrupt, type ImageSummary, summaryOf } from "./inspect.ts";
 import type { Progress } from "./send.ts";
-import { readStreamFile } from "./targets/file.ts";
+import { readNamed } from "./targets/pipe.ts";
 
 export interface VerifyImagesOptions {
   /** In the order in which they would be received. */
@@ -66,7 +66,7 @@ async function readWhole(file: string, { onProgress, signal }: Omit<VerifyImages
   const reader = openFrameReader({ header: () => {}, data: () => {} });
   let problem: string | undefined;
   try {
-    for await (const chunk of readStreamFile(file)) {
+    for await (const chunk of readNamed(file, signal)) {
       signal?.throwIfAborted();
       reader.push(chunk);
       const blocksTotal = reader.header?.blockCount ?? 0;

@@ -2,10 +2,21 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, existsSync, openSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { socketPath } from "../../src/daemon/control-paths.ts";
 import { openLogFile } from "../../src/daemon/log-file.ts";
 import { makeSocketDirectory, removeDeadSocket } from "../../src/mirror/socket-directory.ts";
@@ -328,6 +339,57 @@ test("an argument that is empty is refused: as a path it would be the directory 
     assert.match(stderr, new RegExp(`the argument ${name} is empty`));
   }
 });
+
+test("interrupted once, long work that waits for the other end of a pipe ends with 130, and leaves nothing behind", {
+  timeout: 60_000,
+}, async (t) => {
+  const dir = temporaryDirectory(t);
+  const fifo = join(dir, "fifo");
+  await run("mkfifo", [fifo]);
+  const volume = join(dir, "v.tm");
+  await tidemarkOk(["format", volume, "--size", "4M"]);
+  await tidemarkOk(["snapshot", "create", volume, "s"]);
+  const copy = join(dir, "copy.tm");
+  writeFileSync(copy, "");
+  const before = readdirSync(dir);
+  const send = ["image", "send", volume, "s"];
+  // Of a redirection the shell opens both ends first, so that none waits, and fills the pipe for who writes. Who reads from it
+  // or writes into it then holds the other end itself.
+  const lines: readonly (readonly [script: string, args: readonly string[], opens: string])[] = [
+    ['exec "$@"', ["image", "verify", fifo], fifo],
+    ['exec "$@"', [...send, "--output", fifo], volume],
+    ['exec 4<> "$fifo"; exec "$@" < "$fifo" 3> "$fifo" 4>&-', ["image", "receive", copy], copy],
+    ['exec 4<> "$fifo"; head -c 65536 /dev/zero >&4; exec "$@" > "$fifo" 3< "$fifo" 4>&-', send, volume],
+  ];
+  for (const [script, args, opens] of lines) {
+    const child = spawn("/bin/sh", ["-c", script, "sh", process.execPath, tidemarkPath, ...args], {
+      env: { ...process.env, fifo },
+      stdio: ["ignore", "inherit", "pipe"],
+    });
+    t.after(() => child.kill("SIGKILL"));
+    const exited = once(child, "exit");
+    await hasOpened(child.pid ?? assert.fail("not started"), opens);
+    child.kill("SIGINT");
+    assert.deepEqual(await exited, [130, null], args.join(" "));
+    assert.deepEqual(readdirSync(dir), before);
+    assert.equal(statSync(copy).size, 0);
+  }
+});
+
+/** Resolves when the process has opened the file. */
+async function hasOpened(pid: number, file: string): Promise<void> {
+  const descriptors = `/proc/${pid}/fd`;
+  while (!readdirSync(descriptors).some((name) => linkAt(join(descriptors, name)) === file)) await delay(5);
+}
+
+/** Where it leads; undefined when it is gone. */
+function linkAt(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
+  }
+}
 
 test("interrupted twice, long work ends also while it waits for who opens the other end of a FIFO", {
   timeout: 20_000,

@@ -375,3 +375,20 @@ test("the volume that was sent from is open to its owner all the while", async (
   assert.equal(openReadOnly(device).snapshots().length, 3);
   device.close();
 });
+
+test("a FIFO that is named is written when somebody reads it, and read when somebody writes", async (t) => {
+  const files = setUp(t);
+  const fifo = files.at("fifo");
+  await runOk("mkfifo", [fifo]);
+  const verifying = verifyImages({ files: [fifo] });
+  await sendImage({ volume: files.volume, snapshots: ["b"], output: fifo });
+  const { findings, files: verified } = await verifying;
+  assert.equal(findings, 0, verified[0]?.problem);
+  const reader = runOk("sh", ["-c", 'cat "$0" > "$1"', fifo, files.at("copy")]);
+  await sendImage({ volume: files.volume, snapshots: ["b"], output: fifo });
+  await reader;
+  assert.equal((await verifyImages({ files: [files.at("copy")] })).findings, 0);
+  const writer = runOk("sh", ["-c", 'cat "$1" > "$0"', fifo, files.at("copy")]);
+  assert.equal((await verifyImages({ files: [fifo] })).findings, 0);
+  await writer;
+});
