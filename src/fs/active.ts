@@ -127,6 +127,7 @@ export function openFileSystem(options: FileSystemOptions): OpenFileSystem {
   const context: Context = {
     volume,
     clock,
+    openedAt: options.clock.now(),
     changes,
     states,
     handles,

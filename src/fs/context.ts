@@ -23,6 +23,8 @@ export type SnapshotDirectories = "hidden" | "root" | "visible" | "none";
 export interface Context {
   readonly volume: Volume;
   readonly clock: Clock;
+  /** What was changed last before this was not changed through this filesystem. */
+  readonly openedAt: Time;
   /** What is done is described to the change log: the last step of every operation that changes something. */
   readonly changes: Changes;
   readonly states: States;

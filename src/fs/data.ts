@@ -319,7 +319,7 @@ function readDirectory(context: Context, open: OpenInode, cookie: number, plus: 
   listEntries(file, keyAfterCookie(cookie), (leaf, start, end, childIno, type, key) => {
     const child = plus && store.missCount < missesMax ? childOrDamaged(inodes, childIno) : undefined;
     const home = child === undefined ? state : states.homeOf(state, child);
-    const entry = child === undefined ? undefined : entryOf(context, home, child);
+    const entry = child === undefined || isTold(context, home, child) ? undefined : entryOf(context, home, child);
     isRoom = emit(leaf, start, end, inoHigh + childIno, type, cookieOf(key), entry);
     if (isRoom && entry !== undefined) states.lookedUp(home, childIno);
     return isRoom;
@@ -327,6 +327,14 @@ function readDirectory(context: Context, open: OpenInode, cookie: number, plus: 
   if (!isListing || !isRoom || cookie >= COOKIE_SNAPSHOTS) return;
   const name = Buffer.from(SNAPSHOTS_NAME, "latin1");
   emit(name, 0, name.length, snapshotsIno(ino), DT_DIR, COOKIE_SNAPSHOTS, undefined);
+}
+
+/**
+ * Does the kernel know it, as it is? Then it is a name like those of a plain readdir: nothing to be told, to be taken in and to be
+ * forgotten later. Of what has been changed since, the kernel may have let go of some attributes, and would ask for each file.
+ */
+function isTold({ openedAt }: Context, { uses }: State, { ino, ctime }: Inode): boolean {
+  return uses.of(ino) > 0 && ctime.seconds < openedAt.seconds;
 }
 
 /** A damaged inode must not hide the other entries of its directory: the kernel will ask for it, and hear of it. */

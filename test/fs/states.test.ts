@@ -485,3 +485,29 @@ test("old states are dropped when they are forgotten, or too many", () => {
     "forgotten by the kernel",
   );
 });
+
+test("a listing does not tell again what the kernel knows, unless it was changed since the filesystem was opened", () => {
+  const bench = makeBench();
+  for (const name of ["known", "changed", "unknown"]) putFile(bench.fs, `/${name}`);
+  bench.volume.takeCp("sync");
+  bench.clock.advanceMs(2000);
+  const volume = openVolume({ device: bench.device, clock: bench.clock, random: prng(1), writable: true });
+  const fs = openFileSystem({ volume, clock: bench.clock });
+  const toldOf = (): readonly string[] => {
+    const told: string[] = [];
+    const { handle } = fs.openDirectory(ROOT_NODE);
+    fs.readDirectory(handle, 0, { plus: true }, (names, start, end, _ino, _type, _cookie, entry) => {
+      if (entry !== undefined) told.push(listedName(names, start, end));
+      return true;
+    });
+    fs.releaseDirectory(handle);
+    return told.toSorted();
+  };
+  const { nodeId: known } = fs.lookup(ROOT_NODE, asName("known"));
+  const { nodeId: changed } = fs.lookup(ROOT_NODE, asName("changed"));
+  fs.setAttributes(changed, { mode: 0o600 }, ROOT);
+  assert.deepEqual(toldOf(), ["changed", "unknown"]);
+  assert.deepEqual(toldOf(), ["changed"], "the first listing has told of the other");
+  fs.forget(known, 1);
+  assert.deepEqual(toldOf(), ["changed", "known"]);
+});
