@@ -21,6 +21,7 @@ const helpers = new Map([
 export async function main(args: readonly string[], packageFile: URL): Promise<number> {
   const how = { json: args.includes("--json"), debug: args.includes("--debug") };
   process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(outputFailed(error, how)));
+  process.stderr.on("error", () => {}); // nobody is left to be told of it, and what runs goes on
   const helper = helpers.get(args[0] ?? "");
   if (helper !== undefined) {
     const { mountHelper } = await import("./mount-helper.ts");
