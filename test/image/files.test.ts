@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { type TestContext, test } from "node:test";
@@ -14,6 +14,7 @@ import { openReadOnly } from "../../src/image/open-state.ts";
 import { openReceiver } from "../../src/image/receive.ts";
 import { receiveImages } from "../../src/image/receive-images.ts";
 import { sendImage } from "../../src/image/send-image.ts";
+import { openFileSink } from "../../src/image/targets/file.ts";
 import { openPipeSink, readPipe } from "../../src/image/targets/pipe.ts";
 import { openVolumeFile } from "../../src/image/targets/volume-file.ts";
 import { verifyFile, verifyImages } from "../../src/image/verify.ts";
@@ -391,4 +392,14 @@ test("a FIFO that is named is written when somebody reads it, and read when some
   const writer = runOk("sh", ["-c", 'cat "$1" > "$0"', fifo, files.at("copy")]);
   assert.equal((await verifyImages({ files: [fifo] })).findings, 0);
   await writer;
+});
+
+test("a file that cannot get its name leaves nothing behind", async (t) => {
+  const path = temporaryDirectory(t);
+  const sink = await openFileSink(join(path, "image"));
+  await sink.write(new Uint8Array(10));
+  mkdirSync(join(path, "image"));
+  await assert.rejects(sink.finish(), fails("failed", /image/));
+  await sink.abandon();
+  assert.deepEqual(readdirSync(path), ["image"]);
 });

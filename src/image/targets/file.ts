@@ -53,11 +53,10 @@ export async function openFileSink(path: string, { force = false }: FileSinkOpti
         await attempt(part, handle.sync());
         if (!(await isNamed(handle, part)))
           throw new UserError("in-use", `${part} was replaced by another run`, "try again");
+        await attempt(path, rename(part, path));
+        await syncDirectory(dirname(path));
       }
-      await attempt(part, close());
-      if (direct) return;
-      await attempt(path, rename(part, path));
-      await syncDirectory(dirname(path));
+      await attempt(path, close());
     },
     async abandon(): Promise<void> {
       if (isOpen && !direct && (await isNamed(handle, part))) await rm(part, { force: true });
