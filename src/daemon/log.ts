@@ -1,5 +1,5 @@
 /** The daemon's log: one line an event, with its time. The last line is also in the status. */
-import { appendFileSync } from "node:fs";
+import { appendFileSync, statSync } from "node:fs";
 import { UserError } from "../core/errors.ts";
 import { escaped } from "../core/escaped.ts";
 
@@ -24,6 +24,8 @@ export function daemonLog(target: string | undefined): DaemonLog {
 
 function checkWritable(path: string): void {
   try {
+    if (statSync(path, { throwIfNoEntry: false })?.isFIFO() === true)
+      throw new Error("a FIFO may have to be waited for");
     appendFileSync(path, "");
   } catch (cause) {
     throw new UserError("failed", `cannot write the log ${path}: ${(cause as Error).message}`, "", { cause });

@@ -3,7 +3,7 @@
  * can read. Whoever has it may read the whole volume and replace the mirror: it is treated like a private key of ssh.
  */
 import { randomBytes } from "node:crypto";
-import { closeSync, fchmodSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from "node:fs";
+import { closeSync, constants, fchmodSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from "node:fs";
 import { UserError } from "../core/errors.ts";
 
 export const KEY_BYTES = 32;
@@ -14,7 +14,10 @@ const FILE_BYTES_MAX = 1024;
 export function createKey(path: string, { force }: { readonly force: boolean }): void {
   let descriptor: number;
   try {
-    descriptor = openSync(path, force ? "w" : "wx", 0o600);
+    descriptor = openFile(
+      path,
+      constants.O_WRONLY | constants.O_CREAT | (force ? constants.O_TRUNC : constants.O_EXCL),
+    );
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
     if (code === "EEXIST") {
@@ -60,7 +63,7 @@ export function readKey(path: string): Uint8Array {
 function readAll(path: string): { readonly mode: number; readonly text: string } {
   let descriptor: number | undefined;
   try {
-    descriptor = openSync(path, "r");
+    descriptor = openFile(path, constants.O_RDONLY);
     const buffer = Buffer.alloc(FILE_BYTES_MAX);
     const bytes = readSync(descriptor, buffer, 0, buffer.length, 0);
     return { mode: fstatSync(descriptor).mode, text: buffer.toString("latin1", 0, bytes) };
@@ -74,4 +77,12 @@ function readAll(path: string): { readonly mode: number; readonly text: string }
   } finally {
     if (descriptor !== undefined) closeSync(descriptor);
   }
+}
+
+/** A file and nothing else: a FIFO would be waited for, and the mode of a device is everybody's. */
+function openFile(path: string, flags: number): number {
+  const descriptor = openSync(path, flags | constants.O_NONBLOCK, 0o600);
+  if (fstatSync(descriptor).isFile()) return descriptor;
+  closeSync(descriptor);
+  throw new Error("it is not a file");
 }
