@@ -2,7 +2,7 @@
 import type { ArgumentsCamelCase, Argv, CommandModule } from "yargs";
 import { UserError } from "../core/errors.ts";
 import { type ExitName, exitCodeHelp } from "./exit-codes.ts";
-import type { PlainCommand } from "./plain-line.ts";
+import { declaredOf, type PlainCommand } from "./plain-line.ts";
 
 export interface GlobalOptions {
   readonly json: boolean;
@@ -46,8 +46,12 @@ export function command<O>(spec: CommandSpec<O>): Command {
         refuseTwice(given, spec.lists ?? []);
         return true;
       });
+  const plain: PlainCommand = {
+    notation: spec.command,
+    declare: (to) => spec.options(to as unknown as Argv<GlobalOptions>),
+  };
   const run = async (given: Readonly<Record<string, unknown>>): Promise<void> => {
-    refuseEmpty(given, spec.command);
+    refuseEmpty(given, plain);
     await spec.run(camelCased(given) as ArgumentsCamelCase<GlobalOptions & O>);
   };
   return {
@@ -57,7 +61,7 @@ export function command<O>(spec: CommandSpec<O>): Command {
       builder: build,
       handler: run,
     },
-    plain: { notation: spec.command, declare: (to) => spec.options(to as unknown as Argv<GlobalOptions>) },
+    plain,
     run,
   };
 }
@@ -81,8 +85,11 @@ function refuseTwice(given: object, lists: readonly string[]): void {
 }
 
 /** What a script made of a variable that is not set: as a path it would be the directory that one is in. */
-function refuseEmpty(given: Readonly<Record<string, unknown>>, notation: string): void {
-  for (const [, name = ""] of notation.matchAll(/[<[](\w+)/g)) {
+function refuseEmpty(given: Readonly<Record<string, unknown>>, plain: PlainCommand): void {
+  for (const [name, declared] of declaredOf(plain).options) {
+    if (given[name] === "" && declared.default !== "") throw new UserError("usage", `option --${name} is empty`);
+  }
+  for (const [, name = ""] of plain.notation.matchAll(/[<[](\w+)/g)) {
     if ([given[name]].flat().includes("")) throw new UserError("usage", `the argument ${name.toUpperCase()} is empty`);
   }
 }

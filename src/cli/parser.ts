@@ -5,6 +5,7 @@ import { UserError } from "../core/errors.ts";
 import { type GlobalOptions, noun } from "./command.ts";
 import { commandTable, nouns } from "./command-table.ts";
 import { exitCodeHelp, exitCodes } from "./exit-codes.ts";
+import { type Declared, declaredOf } from "./plain-line.ts";
 
 /** Loads all commands; `parseAsync` runs the one that the line names. */
 export async function parser(args: readonly string[], packageFile: URL): Promise<Argv<GlobalOptions>> {
@@ -35,12 +36,24 @@ export async function parser(args: readonly string[], packageFile: URL): Promise
       throw new UserError("usage", line, `see: tidemark ${commandIn(args)}--help`);
     });
   const loaded = await Promise.all(commandTable.map(async (row) => ({ name: row.name, command: await row.load() })));
+  const named = loaded.find(({ name }) => `${name} ` === commandIn(args));
+  if (named !== undefined) refuseValues(args, declaredOf(named.command.plain).options);
   for (const { name, command } of loaded) if (!name.includes(" ")) root.command(command.module);
   for (const [name, summary] of nouns) {
     const verbs = loaded.filter((row) => row.name.startsWith(`${name} `)).map(({ command }) => command.module);
     root.command(noun(name, summary, verbs));
   }
   return root;
+}
+
+/** yargs would take "--read-only=yes" for false. */
+function refuseValues(args: readonly string[], options: ReadonlyMap<string, Declared>): void {
+  for (const word of args) {
+    if (word === "--") return;
+    const [, name = "", value = ""] = /^--([^=]+)=(.*)$/s.exec(word) ?? [];
+    if (options.get(name)?.type !== "boolean" || value === "true" || value === "false") continue;
+    throw new UserError("usage", `option --${name} takes no ${JSON.stringify(value)}`, "it is given without a value");
+  }
 }
 
 /** Names and values as they are typed. */
@@ -56,7 +69,7 @@ const messages = {
   "Not enough non-option arguments: got %s, need at least %s": either("too few arguments: %s given, %s needed"),
   "Too many non-option arguments: got %s, maximum of %s": either("too many arguments: %s given, %s taken"),
   "Missing required argument: %s": either("needed, and not given: %s"),
-  "Unknown argument: %s": { one: "there is no argument or option %s", other: "there are no arguments or options %s" },
+  "Unknown argument: %s": either("not known here: %s"),
   "Not enough arguments following: %s": "option %s needs a value",
   "Invalid values:": "there is no",
   "Argument: %s, Given: %s, Choices: %s": "%s %s, but one of %s",

@@ -35,8 +35,14 @@ const GLOBAL = new Map<string, Declared>([
   ["debug", { type: "boolean", default: false }],
 ]);
 
-/** The options by their names; undefined: the line is not plain. `args` are those after the command. */
-export function plainLine(args: readonly string[], command: PlainCommand): Record<string, unknown> | undefined {
+export interface DeclaredOptions {
+  readonly options: ReadonlyMap<string, Declared>;
+  /** Names by their letters. */
+  readonly letters: ReadonlyMap<string, string>;
+}
+
+/** What the command declares, and what all have. */
+export function declaredOf(command: Pick<PlainCommand, "declare">): DeclaredOptions {
   const options = new Map(GLOBAL);
   const letters = new Map<string, string>();
   const declaring: Declaring = {
@@ -48,6 +54,12 @@ export function plainLine(args: readonly string[], command: PlainCommand): Recor
     },
   };
   command.declare(declaring);
+  return { options, letters };
+}
+
+/** The options by their names; undefined: the line is not plain. `args` are those after the command. */
+export function plainLine(args: readonly string[], command: PlainCommand): Record<string, unknown> | undefined {
+  const { options, letters } = declaredOf(command);
   const given = new Map<string, unknown>();
   const words: string[] = [];
   for (let index = 0; index < args.length; index += 1) {

@@ -18,6 +18,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { socketPath } from "../../src/daemon/control-paths.ts";
+import { daemonLog } from "../../src/daemon/log.ts";
 import { openLogFile } from "../../src/daemon/log-file.ts";
 import { makeSocketDirectory, removeDeadSocket } from "../../src/mirror/socket-directory.ts";
 import { run, tidemark, tidemarkOk, tidemarkPath } from "../support/mounts.ts";
@@ -274,6 +275,33 @@ test("output that cannot be written is an error like any other", { skip: !exists
   }
 });
 
+test("an error that cannot be told ends with its own code", { skip: !existsSync("/dev/full") }, () => {
+  const full = openSync("/dev/full", "w");
+  const { status } = spawnSync(process.execPath, [tidemarkPath, "nonsense"], { stdio: ["ignore", "ignore", full] });
+  closeSync(full);
+  assert.equal(status, 2);
+});
+
+test("a FIFO in place of a file that is only for files is refused, and stays as it is", async (t) => {
+  const dir = temporaryDirectory(t);
+  const fifo = join(dir, "fifo");
+  await run("mkfifo", [fifo]);
+  const { mode } = statSync(fifo);
+  const volume = join(dir, "v.tm");
+  await tidemarkOk(["format", volume, "--size", "1M"]);
+  for (const line of [
+    ["mirror", "key", fifo, "--force"],
+    ["mirror", "run", volume, "--to", "127.0.0.1:1", "--key", fifo],
+    ["mirror", "serve", join(dir, "m.tm"), "--listen", "127.0.0.1:0", "--key", fifo],
+  ]) {
+    const { code, stderr } = await tidemark(line);
+    assert.equal(code, 1, stderr);
+    assert(stderr.includes(fifo), stderr);
+  }
+  assert.throws(() => daemonLog(fifo), { failure: "failed", message: /cannot write the log .*: a FIFO/ });
+  assert.equal(statSync(fifo).mode, mode);
+});
+
 test("too few or too many arguments are counted, and the command's own help is named", async () => {
   const few = await tidemark(["snapshot", "create"]);
   assert.match(few.stderr, /too few arguments: 0 given, 2 needed\n {2}see: tidemark snapshot create --help/);
@@ -290,11 +318,12 @@ test("an option with a wrong value, without one, or that there is not, is named 
     [["--durability=foo"], 'there is no durability "foo", but one of "fsync", "op"'],
     [["-o", "durability=foo"], "there is no durability=foo"],
     [["--durability"], "option durability needs a value"],
-    [["--access-times", "x"], "there is no argument or option access-times"],
+    [["--read-only=yes"], 'option --read-only takes no "yes"'],
+    [["--access-times", "x"], "not known here: access-times"],
   ];
   for (const [given, message] of lines) {
     const { code, stderr } = await tidemark(["mount", "v", "m", ...given]);
-    assert.equal(code, 2);
+    assert.equal(code, 2, stderr);
     assert.equal(stderr.split("\n  ")[0], `tidemark: ${message}`);
     assert.equal(stderr.split("\n").length, 3, "the message, what to do, and nothing more");
   }
@@ -333,10 +362,12 @@ test("an argument that is empty is refused: as a path it would be the directory 
     ["VOLUME", ["status", ""]],
     ["VOLUME", ["status", "--", ""]],
     ["FILES", ["image", "verify", "a", ""]],
+    ["--output", ["image", "send", "v.tide", "a", "--output", ""]],
+    ["--daemon-log", ["mount", "v.tide", ".", "--daemon-log="]],
   ] as const) {
     const { code, stderr } = await tidemark(line, { cwd });
-    assert.equal(code, 2);
-    assert.match(stderr, new RegExp(`the argument ${name} is empty`));
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, new RegExp(`(argument|option) ${name} is empty`));
   }
 });
 
