@@ -55,7 +55,7 @@ export async function sendImage(options: SendImageOptions): Promise<SendImageRes
       options.onProgress?.(progress);
     };
     const sender = openSender(device, plan, { onProgress });
-    const sink = await openSink(options);
+    const sink = await openSink(options, device.descriptor);
     await drain(() => sender.next(), sink, options.signal);
     return {
       kind: base === undefined ? "full" : "incremental",
@@ -71,9 +71,9 @@ export async function sendImage(options: SendImageOptions): Promise<SendImageRes
   }
 }
 
-async function openSink({ output, force, signal }: SendImageOptions): Promise<ByteSink> {
+async function openSink({ output, force, signal }: SendImageOptions, source: number): Promise<ByteSink> {
   if (output === undefined) return openPipeSink(undefined, signal);
-  return (await openFifoSink(output, signal)) ?? openFileSink(output, { force });
+  return (await openFifoSink(output, signal)) ?? openFileSink(output, { force, source });
 }
 
 async function drain(

@@ -1,6 +1,15 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { type TestContext, test } from "node:test";
@@ -402,4 +411,15 @@ test("a file that cannot get its name leaves nothing behind", async (t) => {
   await assert.rejects(sink.finish(), fails("failed", /image/));
   await sink.abandon();
   assert.deepEqual(readdirSync(path), ["image"]);
+});
+
+test("a volume is not replaced by its own image, whatever it is called", async (t) => {
+  const files = setUp(t);
+  const before = readFileSync(files.volume);
+  linkSync(files.volume, files.at("link"));
+  for (const output of [files.volume, files.at("link")]) {
+    const sending = sendImage({ volume: files.volume, snapshots: ["b"], output, force: true });
+    await assert.rejects(sending, fails("usage", /is the volume that is to be sent/));
+  }
+  assert(before.equals(readFileSync(files.volume)));
 });

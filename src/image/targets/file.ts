@@ -1,5 +1,5 @@
 /** Image streams in files. A file appears under its name when it is whole and durable, never before. */
-import { constants } from "node:fs";
+import { constants, fstatSync, type Stats } from "node:fs";
 import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { UserError } from "../../core/errors.ts";
@@ -20,11 +20,14 @@ const READ_BYTES = 4 << 20;
 export interface FileSinkOptions {
   /** Replace an existing file. Default: refuse. */
   readonly force?: boolean | undefined;
+  /** Descriptor of the volume that the stream is read from: it is not replaced, nor written to. */
+  readonly source?: number | undefined;
 }
 
 /** Writes `path`.part and renames it when it is durable. What is not a file (a device, /dev/null) is written as it is. */
-export async function openFileSink(path: string, { force = false }: FileSinkOptions = {}): Promise<ByteSink> {
+export async function openFileSink(path: string, { force = false, source }: FileSinkOptions = {}): Promise<ByteSink> {
   const found = await stat(path).catch(() => undefined);
+  if (found !== undefined && source !== undefined) refuseSource(path, found, fstatSync(source));
   const direct = found !== undefined && !found.isFile();
   if (found?.isFile() === true && !force) {
     throw new UserError("failed", `${path} exists already`, "give another name, or --force to replace it");
@@ -63,6 +66,11 @@ export async function openFileSink(path: string, { force = false }: FileSinkOpti
       await close();
     },
   };
+}
+
+function refuseSource(path: string, found: Stats, source: Stats): void {
+  if (found.dev !== source.dev || found.ino !== source.ino) return;
+  throw new UserError("usage", `${path} is the volume that is to be sent`, "give the name of another file");
 }
 
 /** `write` writes what is left from a place on, or a part of that. */
