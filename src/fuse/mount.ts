@@ -283,6 +283,10 @@ function mountOf(directory: string): MountTableRow | undefined {
 }
 
 function checkMountPoint(target: string): void {
+  if (target === "/") {
+    const message = "cannot mount on /: programs would go on seeing what is there, and it could not be unmounted again";
+    throw new UserError("failed", message, "name another directory");
+  }
   if (mountOf(target) !== undefined) {
     throw new UserError("in-use", `cannot mount on ${target}: a volume is mounted there already`, "unmount it first");
   }

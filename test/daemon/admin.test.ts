@@ -189,3 +189,14 @@ for (const signal of ["TERM", "INT"]) {
     assert.equal(out, "is consistent\nkept\n");
   });
 }
+
+test("the root of all is nothing to mount on", { skip }, async (t) => {
+  const { volume } = await placeFor(t);
+  for (const transport of ["kernel", "fuse-native"]) {
+    const { code, stderr } = await inPrivateMounts(
+      `${tidemarkCommand} mount ${volume} /etc/.. --transport ${transport}`,
+    );
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /cannot mount on \/: /);
+  }
+});
