@@ -1,29 +1,30 @@
 /** A daemon from its start to its end: in the background and in the foreground alike. */
+import { setTimeout as delay } from "node:timers/promises";
 import { UserError } from "../core/errors.ts";
 import type { MountConfig } from "./config.ts";
 import { daemonLog } from "./log.ts";
-import { startDaemon } from "./main-thread.ts";
+import { type Daemon, startDaemon } from "./main-thread.ts";
+
+/** A busy mount is tried again so often. */
+const BUSY_MS = 1000;
 
 /**
- * Serves until the volume is unmounted. SIGTERM and SIGINT unmount; a second one, or one that comes when the directory is
- * unmounted already, does so also when the mount is busy or has copies, cutting off whoever uses it. Throws UserError when it cannot start, and when the volume failed.
+ * Serves until the volume is unmounted. SIGTERM and SIGINT unmount as soon as nobody uses the mount; a second one, or one that comes
+ * when the directory is unmounted already, at once, cutting off who uses it or a copy of it. Throws UserError when it cannot start,
+ * and when the volume failed.
  */
 export async function runDaemon(config: MountConfig, onReady: () => void): Promise<void> {
   const log = daemonLog(config.logFile);
   const daemon = await startDaemon(config, log);
   process.on("uncaughtExceptionMonitor", (error) => log(`ended by a bug: ${error.stack ?? error.message}`));
   let signals = 0;
-  const stop = async (signal: NodeJS.Signals): Promise<void> => {
+  const onSignal = (signal: NodeJS.Signals): void => {
     signals += 1;
+    const ours = signals;
     const force = signals > 1 || !daemon.isMounted();
     log(`${signal}: unmounting${force ? " by force" : ""}`);
-    try {
-      await daemon.unmount({ force });
-    } catch (error) {
-      log(error instanceof UserError ? `${error.message}; ${error.hint}` : String(error));
-    }
+    void end(daemon, { force, isLast: () => ours === signals, log });
   };
-  const onSignal = (signal: NodeJS.Signals): void => void stop(signal);
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
   process.on("SIGHUP", () => {}); // the terminal is gone, the mount stays
@@ -34,4 +35,33 @@ export async function runDaemon(config: MountConfig, onReady: () => void): Promi
     process.off("SIGTERM", onSignal);
     process.off("SIGINT", onSignal);
   }
+}
+
+interface EndOptions {
+  readonly force: boolean;
+  /** No other signal has come since. */
+  readonly isLast: () => boolean;
+  readonly log: (text: string) => void;
+}
+
+/** Unmounts, as soon as that can be done. */
+async function end(daemon: Daemon, { force, isLast, log }: EndOptions): Promise<void> {
+  let isTold = false;
+  do {
+    try {
+      await daemon.unmount({ force });
+      return;
+    } catch (error) {
+      const isBusy = !force && error instanceof UserError && error.failure === "in-use";
+      if (!isTold) log(whatNow(error, isBusy));
+      isTold = true;
+      if (!isBusy) return;
+    }
+    await delay(BUSY_MS, undefined, { ref: false });
+  } while (isLast());
+}
+
+function whatNow(error: unknown, isBusy: boolean): string {
+  if (!(error instanceof UserError)) return String(error);
+  return `${error.message}; ${isBusy ? "it is waited for, and a second signal cuts it off" : error.hint}`;
 }

@@ -1,5 +1,6 @@
 // The daemon, from outside: real mounts, accessed by child processes alone.
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { connect } from "node:net";
 import { totalmem } from "node:os";
@@ -249,6 +250,30 @@ test("in the foreground it logs, and SIGTERM unmounts cleanly", { skip }, async 
   assert(!isMounted(dir));
   await mountVolume(t, volume, dir);
   assert.equal(await shell(`cat ${dir}/x`), "x\n");
+});
+
+test("SIGTERM waits for who uses the mount; a second one cuts it off", { skip }, async (t) => {
+  const { volume, dir } = await volumeFor(t);
+  for (const signals of [1, 2]) {
+    const child = startTidemark(t, ["mount", volume, dir, "--foreground"]);
+    const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
+    assert(child.stderr !== null);
+    await lineOf(child.stderr, /is mounted on/);
+    const user = spawn("sh", ["-c", "echo in; read line"], { cwd: dir, stdio: ["pipe", "pipe", "ignore"] });
+    t.after(() => user.kill("SIGKILL"));
+    await lineOf(user.stdout, /in/);
+    child.kill("SIGTERM");
+    await lineOf(child.stderr, /is in use, by sh .*waited for/);
+    assert(isMounted(dir));
+    await shell(`echo ${signals} > ${dir}/kept`);
+    if (signals === 1) user.stdin.end();
+    else child.kill("SIGTERM");
+    assert.equal(await ended, 0);
+    assert(!isMounted(dir));
+    await mountVolume(t, volume, dir);
+    assert.equal(await shell(`cat ${dir}/kept`), `${signals}\n`);
+    await unmountVolume(dir);
+  }
 });
 
 test("a log that cannot be written is refused before anything is mounted", { skip }, async (t) => {
