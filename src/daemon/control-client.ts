@@ -68,10 +68,24 @@ export interface DaemonStatuses {
 /** The status of all daemons of this volume or of this host, asked side by side. One that ends meanwhile is left out. */
 export async function daemonStatuses(volume?: string): Promise<DaemonStatuses> {
   const clients = await connectAll(volume);
-  const answers = await Promise.all(clients.map((client) => statusInTime(client)));
+  const answers = await statusesInTime(clients);
+  for (const client of clients) client.close();
   const mounts = answers.filter((answer) => typeof answer === "object");
   const silent = clients.filter((_, i) => answers[i] === "silent").map(({ socket }) => socket.path);
   return { mounts, silent };
+}
+
+/** The daemon of a volume is there, and does not answer. */
+export function silentError(volume: string): UserError {
+  const hint = "look at its process: it is stopped, or its disk hangs";
+  return new UserError("unreachable", `the daemon of ${volume} does not answer`, hint);
+}
+
+/** One for each, side by side: what it answers, or that it does not, or that it has ended meanwhile. */
+export function statusesInTime(
+  clients: readonly ControlClient[],
+): Promise<readonly (DaemonStatus | "silent" | "gone")[]> {
+  return Promise.all(clients.map((client) => statusInTime(client)));
 }
 
 async function statusInTime(client: ControlClient): Promise<DaemonStatus | "silent" | "gone"> {
@@ -86,7 +100,6 @@ async function statusInTime(client: ControlClient): Promise<DaemonStatus | "sile
     throw error;
   } finally {
     clearTimeout(timer);
-    client.close();
   }
 }
 

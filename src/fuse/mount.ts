@@ -264,7 +264,7 @@ export function mountTable(process = "self"): readonly MountTableRow[] {
 }
 
 /** As the mount table has it. The native call reads links only: it asks a mounted filesystem nothing. */
-function canonical(directory: string): string {
+export function canonical(directory: string): string {
   try {
     return realpathSync.native(directory);
   } catch {

@@ -118,22 +118,33 @@ test("status tells of the mount, with a volume and without", { skip }, async (t)
   assert.deepEqual(await statuses(volume), []);
 });
 
-test("a daemon that is stopped keeps nobody waiting for long", { skip }, async (t) => {
-  const { volume, dir } = await volumeFor(t);
+test("a daemon that is stopped keeps nobody waiting for long, and is cut off by force", { skip }, async (t) => {
+  const { volume, dir, other, folder } = await volumeFor(t);
   await mountVolume(t, volume, dir);
   const pid = (await statuses(volume))[0]?.pid ?? assert.fail("no daemon");
   process.kill(pid, "SIGSTOP");
   try {
-    const all = await tidemark(["status"]);
-    assert.equal(all.code, 0, all.stderr);
-    assert.match(all.stderr, /a daemon does not answer/);
-    const one = await tidemark(["status", volume]);
-    assert.equal(one.code, 1);
-    assert.match(one.stderr, /the daemon of .* does not answer/);
+    const asked = [["status"], ["status", volume], ["umount", volume], ["umount", dir]];
+    const [all, ...others] = await Promise.all(asked.map((args) => tidemark(args)));
+    assert.equal(all?.code, 0, all?.stderr);
+    assert.match(all?.stderr ?? "", /a daemon does not answer/);
+    for (const { code, stderr } of others) {
+      assert.equal(code, 14);
+      assert.match(stderr, /the daemon of .* does not answer/);
+    }
+    // A mount whose daemon is dead, while another daemon of the host is stopped.
+    const dead = join(folder, "dead.tm");
+    await tidemarkOk(["format", dead, "--size", "64M"]);
+    await mountVolume(t, dead, other);
+    process.kill(await daemonOf(dead), "SIGKILL");
+    await tidemarkOk(["umount", other]);
+    await tidemarkOk(["umount", dir, "--force"]);
+    assert(!isMounted(dir));
   } finally {
     process.kill(pid, "SIGCONT");
   }
-  await unmountVolume(dir);
+  await gone(pid);
+  assert.match(await tidemarkOk(["check", volume]), /is consistent/);
 });
 
 test("a volume is mounted for writing once: mount, format, check in", { skip }, async (t) => {

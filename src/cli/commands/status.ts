@@ -1,4 +1,3 @@
-import { UserError } from "../../core/errors.ts";
 import { type DaemonStatus, type DamageSummary, damageText } from "../../daemon/daemon-status.ts";
 import type { SpaceHolders } from "../../daemon/space-holders.ts";
 import type { VolumeSummary } from "../../daemon/volume-verbs.ts";
@@ -16,10 +15,10 @@ export const statusCommand = command({
     ["$0 status", "every volume that is mounted"],
     ["$0 status /srv/data.tm --json", "one volume, for a script"],
   ],
-  exits: ["no-volume", "corrupt"],
+  exits: ["no-volume", "corrupt", "unreachable"],
   options: (yargs) => yargs.positional("volume", { type: "string", describe: "Block file or block device" }),
   async run({ volume, json }) {
-    const { daemonStatuses } = await import("../../daemon/control-client.ts");
+    const { daemonStatuses, silentError } = await import("../../daemon/control-client.ts");
     const output = makeOutput({ json });
     const { mounts, silent } = await daemonStatuses(volume);
     for (const socket of silent) output.note(`a daemon does not answer: ${socket}`);
@@ -28,10 +27,7 @@ export const statusCommand = command({
       return;
     }
     const writer = mounts.find((mount) => mount.mode === "write");
-    if (writer?.details === undefined && silent.length > 0) {
-      const hint = "look at its process: it is stopped, or its disk hangs";
-      throw new UserError("failed", `the daemon of ${volume} does not answer`, hint);
-    }
+    if (writer?.details === undefined && silent.length > 0) throw silentError(volume);
     const summary = writer?.details ?? (await readSummary(volume));
     output.result({ volume: { path: volume, ...summary }, mounts, silent }, () =>
       paragraphs([volumeLines(volume, summary), ...mounts.map(mountLines)]),
