@@ -5,8 +5,8 @@ import type { MountConfig } from "./config.ts";
 import { daemonLog } from "./log.ts";
 import { type Daemon, startDaemon } from "./main-thread.ts";
 
-/** A busy mount is tried again so often. */
-const BUSY_MS = 1000;
+/** A mount that could not be unmounted is tried again so often. */
+const RETRY_MS = 1000;
 
 /**
  * Serves until the volume is unmounted. SIGTERM and SIGINT unmount as soon as nobody uses the mount; a second one, or one that comes
@@ -44,24 +44,27 @@ interface EndOptions {
   readonly log: (text: string) => void;
 }
 
-/** Unmounts, as soon as that can be done. */
+/**
+ * Unmounts, as soon as that can be done: it may be busy; and a service manager sends its signal to every process that it finds, so
+ * also to the umount(8) that does it.
+ */
 async function end(daemon: Daemon, { force, isLast, log }: EndOptions): Promise<void> {
-  let isTold = false;
+  let told = "";
   do {
     try {
       await daemon.unmount({ force });
       return;
     } catch (error) {
-      const isBusy = !force && error instanceof UserError && error.failure === "in-use";
-      if (!isTold) log(whatNow(error, isBusy));
-      isTold = true;
-      if (!isBusy) return;
+      const text = whatNow(error, force);
+      if (text !== told) log(text);
+      told = text;
     }
-    await delay(BUSY_MS, undefined, { ref: false });
+    await delay(RETRY_MS, undefined, { ref: false });
   } while (isLast());
 }
 
-function whatNow(error: unknown, isBusy: boolean): string {
+function whatNow(error: unknown, force: boolean): string {
   if (!(error instanceof UserError)) return String(error);
+  const isBusy = !force && error.failure === "in-use";
   return `${error.message}; ${isBusy ? "it is waited for, and a second signal cuts it off" : error.hint}`;
 }

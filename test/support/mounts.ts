@@ -128,9 +128,10 @@ export function unmountAfter(t: TestContext, directory: string): void {
 }
 
 /** A long-running `tidemark`, killed after the test. Its stderr is passed on when the test fails to end it well. */
-export function startTidemark(t: TestContext, args: readonly string[]): ChildProcess {
+export function startTidemark(t: TestContext, args: readonly string[], env = process.env): ChildProcess {
   const child = spawn(process.execPath, ["--enable-source-maps", tidemarkPath, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
+    env,
   });
   t.after(() => {
     if (child.exitCode === null && child.signalCode === null) child.kill("SIGKILL");
