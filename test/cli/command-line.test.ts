@@ -354,6 +354,15 @@ test("a name with a newline and control sequences in it is a line, and commands 
   }
 });
 
+test("an argument that is no UTF-8 is refused: another file would be made", async (t) => {
+  const cwd = temporaryDirectory(t);
+  const line = `exec "$0" "$1" format "$(printf 'a\\377')" --size 1M`;
+  const { code, stderr } = await run("/bin/sh", ["-c", line, process.execPath, tidemarkPath], { cwd });
+  assert.equal(code, 2, stderr);
+  assert.match(stderr, /not UTF-8: a/);
+  assert.deepEqual(readdirSync(cwd), []);
+});
+
 test("an argument that is empty is refused: as a path it would be the directory that one is in", async (t) => {
   const cwd = temporaryDirectory(t);
   await tidemarkOk(["format", "v.tide", "--size", "64M"], { cwd });
@@ -480,7 +489,7 @@ test("snapshots of an unmounted volume are made, listed, renamed, restored, dele
   const bytes = "$1 $2 snapshot create $3 \"$(printf 'a\\377b')\"";
   const invalid = await run("sh", ["-c", bytes, "sh", process.execPath, tidemarkPath, path]);
   assert.equal(invalid.code, 2);
-  assert.match(invalid.stderr, /not a name for a snapshot: .*of UTF-8/s);
+  assert.match(invalid.stderr, /not UTF-8: a\ufffdb/);
   assert.match(await tidemarkOk(["check", path]), /is consistent/);
 });
 
