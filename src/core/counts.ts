@@ -7,6 +7,7 @@
  * probing, which deletes by moving back what follows (Knuth, The Art of Computer Programming 3, 6.4, algorithm R), in two
  * arrays of numbers that are made again only when it has grown or shrunk by much.
  */
+import { TWO_32 } from "./numbers.ts";
 
 export interface Counts {
   /** 0: it is not there. */
@@ -21,7 +22,6 @@ export interface Counts {
 
 const CAPACITY_MIN = 16;
 const NONE = -1;
-const TWO_32 = 0x1_0000_0000;
 const GOLDEN = 0x9e3779b1;
 
 /** Of keys from 0 to 2^53 - 1. */

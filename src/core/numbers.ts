@@ -19,6 +19,8 @@ export type ChangeSeq = Brand<number, "ChangeSeq">;
 export type SnapshotId = Brand<number, "SnapshotId">;
 
 export const U32_MAX = 0xffff_ffff;
+/** The halves of larger numbers are told apart by it. */
+export const TWO_32 = 0x1_0000_0000;
 
 export function vbn(n: number): Vbn {
   check(Number.isInteger(n) && n >= 0 && n <= U32_MAX, "vbn", n);

@@ -1,4 +1,5 @@
 /** Randomness comes in from outside, so that a simulation can be repeated from its seed. */
+import { TWO_32 } from "./numbers.ts";
 
 export interface Random {
   /** A u32. */
@@ -37,7 +38,7 @@ function rotate(n: number, k: number): number {
 
 /** An integer in [0, bound). */
 export function below(random: Random, bound: number): number {
-  return Math.floor((random.u32() / 0x1_0000_0000) * bound);
+  return Math.floor((random.u32() / TWO_32) * bound);
 }
 
 /** A random (version 4) UUID as its 16 bytes. */

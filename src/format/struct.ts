@@ -3,7 +3,9 @@
  * field for hot paths, encode and decode for cold ones, and the rows of the table that documents it.
  * Little-endian throughout. Offsets follow from the order of the fields; the total size is asserted.
  */
+
 import assert from "node:assert/strict";
+import { TWO_32 } from "../core/numbers.ts";
 
 export interface Field<T> {
   readonly kind: string;
@@ -100,8 +102,6 @@ export function putLong(words: Uint32Array, at: number, value: number): void {
   words[at] = value; // the remainder by 2^32
   words[at + 1] = value >= 0 && value < TWO_32 ? 0 : Math.floor(value / TWO_32);
 }
-
-const TWO_32 = 0x1_0000_0000;
 
 export const u8: Field<number> = {
   kind: "u8",

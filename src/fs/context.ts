@@ -1,7 +1,9 @@
 /** What the operations share: the states, the open files, the clock, and how inodes are shown and stamped. */
+
 import type { Clock, Time } from "../core/clock.ts";
 import { timeToMs } from "../core/clock.ts";
 import { FsError } from "../core/errors.ts";
+import { TWO_32 } from "../core/numbers.ts";
 import type { Inode, InodeFile } from "../tree/inode-file.ts";
 import type { Volume } from "../volume/volume.ts";
 import type { Changes } from "./changes.ts";
@@ -42,7 +44,6 @@ export interface Context {
 export const VALID_MS_FOREVER = 86_400_000;
 const DAY_MS = 86_400_000;
 const TICK_NS_MAX = 10_000_000;
-const TWO_32 = 0x1_0000_0000;
 const SECTORS_PER_BLOCK = 8;
 
 export function attributesOf(state: State, inode: Inode): Attributes {

@@ -2,7 +2,7 @@
 
 import { BLOCK_BYTES } from "../core/block.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
-import { changeSeq } from "../core/numbers.ts";
+import { changeSeq, TWO_32 } from "../core/numbers.ts";
 import { FILE_BYTES_MAX } from "../format/constants.ts";
 import { COOKIE_DOT, COOKIE_DOT_DOT, cookieOf, keyAfterCookie, listEntries } from "../tree/directory.ts";
 import { DirectoryFile } from "../tree/directory-file.ts";
@@ -65,7 +65,6 @@ type DataOperations = Pick<
 >;
 
 const DT_DIR = 4;
-const TWO_32 = 0x1_0000_0000;
 /** Copied in one go, so that others need not wait long; and read before it is written. */
 const COPY_BYTES_MAX = 8 << 20;
 const COPY_CHUNK_BYTES = 1 << 20;

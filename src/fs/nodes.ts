@@ -29,7 +29,7 @@
 import type { Time } from "../core/clock.ts";
 import { type Counts, counts } from "../core/counts.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
-import { U32_MAX } from "../core/numbers.ts";
+import { TWO_32, U32_MAX } from "../core/numbers.ts";
 import { shaped } from "../core/shaped.ts";
 import { sameBytes } from "../core/uuid.ts";
 import { FIRST_FREE_INO, ROOT_INO } from "../format/constants.ts";
@@ -105,7 +105,6 @@ export interface StatesOptions {
 
 export const SNAPSHOTS_NODE = 2 as NodeId;
 
-const TWO_32 = 0x1_0000_0000;
 const STATE_NUMBER_END = 2 ** 20;
 /** Above the node ids of all states. */
 const SNAPSHOTS_NODES = STATE_NUMBER_END * TWO_32;

@@ -7,7 +7,9 @@
  * the same (dispatch.ts); so the kernel must ask each time. What is inside of one never changes. A file or
  * directory of the user that has the name .snapshot, made while there were none of ours, goes first.
  */
+
 import { CorruptionError, FsError } from "../core/errors.ts";
+import { TWO_32 } from "../core/numbers.ts";
 import { ROOT_INO } from "../format/constants.ts";
 import { KEY_END } from "../format/directory-node.ts";
 import { SNAPSHOT_MIRROR, type SnapshotRecord } from "../format/snapshot-record.ts";
@@ -27,7 +29,6 @@ export const COOKIE_SNAPSHOTS: number = cookieOf(KEY_END);
 export const DOTS: Uint8Array = Uint8Array.of(46, 46);
 
 const DT_DIR = 4;
-const TWO_32 = 0x1_0000_0000;
 const TWO_52 = 2 ** 52;
 /** "Not counted", as btrfs has it for directories: nobody infers the number of subdirectories from it. */
 const LINKS_NOT_COUNTED = 1;

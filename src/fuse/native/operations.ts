@@ -3,11 +3,11 @@
  * are as in fuse-native.c, which is not always what its description says: fsync has the handle last, opendir has no
  * flags, utimens has the access time twice.
  */
+import { TWO_32 } from "../../core/numbers.ts";
 import type { Signal } from "./fuse-native.d.ts";
 import type { Ask, PathReply, PathRequest } from "./path-request.ts";
 import { putEntryNumbers, STAT_NUMBERS } from "./stat-numbers.ts";
 
-const TWO_32 = 0x1_0000_0000;
 /** In fuse_thread_locals_t, as the prebuilt addon and every compiler for 64 bits lay it out. */
 const ATIME_OFFSET = 104;
 const MTIME_OFFSET = 112;

@@ -1,9 +1,10 @@
 /** The arrays in which fuse-native takes stat and statvfs: 32 bits a field, 64 where it says two. */
+
 import { type Time, timeToMs } from "../../core/clock.ts";
+import { TWO_32 } from "../../core/numbers.ts";
 import type { Attributes, FileSystemStatus } from "../../fs/file-system.ts";
 
 const BLOCK_BYTES = 4096;
-const TWO_32 = 0x1_0000_0000;
 export const STAT_NUMBERS = 18;
 
 /** struct stat. Times are in milliseconds, and none is before 1970: libfuse's binding has no sign. */
