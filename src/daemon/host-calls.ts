@@ -2,7 +2,8 @@
  * Calls of the host that Node does not have, by way of an FFI: with them the server thread goes on while the disk reads
  * (fuse/kernel/put-off.ts), or has it read what will be wanted. A host that lacks one of them reads when it must.
  */
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
+import { join } from "node:path";
 import { alignedMemory } from "../core/aligned-memory.ts";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { NOWHERE, SCATTERED_BLOCKS_MAX } from "../device/block-device.ts";
@@ -27,6 +28,8 @@ const IOVEC_WORDS = 4;
 const POLLIN = 1;
 const POSIX_FADV_WILLNEED = 3;
 const POSIX_FADV_DONTNEED = 4;
+const BALLOONS = "/sys/bus/virtio/drivers/virtio_balloon";
+const BALLOON_REPORTING = 5; // VIRTIO_BALLOON_F_REPORTING
 const TWO_32 = 0x1_0000_0000;
 
 /** Undefined: no FFI, or no such calls in its C library. */
@@ -101,5 +104,16 @@ function canReadResident(path: string, { readScattered }: PageCache): boolean {
     return false; // whoever opens it in earnest will tell
   } finally {
     if (descriptor !== undefined) closeSync(descriptor);
+  }
+}
+
+/** Whether this is a virtual machine that gives free memory back to its host: virtio-balloon, free page reporting. */
+export function givesMemoryBack(): boolean {
+  try {
+    return readdirSync(BALLOONS)
+      .filter((name) => /^virtio\d+$/.test(name))
+      .some((name) => readFileSync(join(BALLOONS, name, "features"), "latin1")[BALLOON_REPORTING] === "1");
+  } catch {
+    return false;
   }
 }

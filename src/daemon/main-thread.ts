@@ -56,6 +56,7 @@ import {
 import { endMount } from "./end-mount.ts";
 import { type FollowWatch, watchForCps } from "./follow-watch.ts";
 import { type FrontDoor, openFrontDoor, pathRequests } from "./front-door.ts";
+import { hostWriteBack } from "./host-write-back.ts";
 import { openLightSleep } from "./light-sleep.ts";
 import type { DaemonLog } from "./log.ts";
 import { type LogLink, startLog } from "./log-link.ts";
@@ -141,6 +142,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
   let mountedAs = "";
   const waiting: WaitingRoom = waitingRoom();
   const lightSleep = config.processorSleep === "light" ? openLightSleep() : undefined;
+  const writeBack = hostWriteBack();
   const stale: Promise<void>[] = []; // notifications to the kernel that an answer must wait for
 
   const link = startServer(
@@ -167,6 +169,9 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     switch (event.kind) {
       case "busy":
         lightSleep?.hold();
+        return;
+      case "written":
+        writeBack.begin(device.descriptor, event.vbn * BLOCK_BYTES, event.count * BLOCK_BYTES);
         return;
       case "frozen":
         await commit(event.cp);
@@ -304,6 +309,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
     lightSleep?.close();
     door?.close();
     await committer?.close();
+    await writeBack.end();
     throw error;
   }
   log(`${blockFile} is mounted on ${mountPoint}`);
@@ -331,6 +337,7 @@ async function serveVolume(state: State, device: FileDevice): Promise<Daemon> {
       await changeLog?.close();
       lightSleep?.close();
       await committer?.close();
+      await writeBack.end();
       door?.close();
       device.close(); // and with it the lock
       log(`${blockFile} is unmounted from ${mountPoint}`);

@@ -83,6 +83,7 @@ export function startServer(options: ServerOptions, onEvent: (event: ServerEvent
         end(message.error === undefined ? undefined : userError(message.error));
         return;
       case "busy":
+      case "written":
       case "frozen":
       case "held":
       case "answered":

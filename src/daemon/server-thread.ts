@@ -21,7 +21,9 @@ import { workerData } from "node:worker_threads";
 import type { Clock } from "../core/clock.ts";
 import { UserError } from "../core/errors.ts";
 import { assertNever } from "../core/numbers.ts";
-import { openFileDevice, type PageCache } from "../device/file-device.ts";
+import { LONG_BLOCKS_MIN } from "../device/drop-behind.ts";
+import { openFileDevice } from "../device/file-device.ts";
+import { writeBehind } from "../device/write-behind.ts";
 import { openFileSystem } from "../fs/active.ts";
 import { listedName, type Name, type NodeId, ROOT_NODE } from "../fs/file-system.ts";
 import { makeWriters } from "../fuse/kernel/connection.ts";
@@ -68,7 +70,7 @@ async function run(start: ServerStart): Promise<void> {
 function open(start: ServerStart, send: (message: FromServer) => void, calls: HostCalls | undefined): Server {
   const { mode, accessTimes, snapshotDirectories, dirtyBytesMax, port, wake, log, durability, pulse } = start;
   const clock = systemClock();
-  const volume = openChecked(start, clock, calls?.pageCache);
+  const volume = openChecked(start, { clock, send, calls });
   const snapshot = mode.kind === "snapshot" ? volume.findSnapshot(mode.name) : undefined;
   if (mode.kind === "snapshot" && snapshot === undefined) {
     throw new UserError("failed", `there is no snapshot ${mode.name}`, "see: tidemark snapshot list VOLUME");
@@ -126,11 +128,19 @@ function nowMs(): number {
   return performance.now();
 }
 
+interface Surroundings {
+  readonly clock: Clock;
+  readonly send: (message: FromServer) => void;
+  readonly calls: HostCalls | undefined;
+}
+
 /** Opens the volume of the very file that the main thread has locked. */
-function openChecked(start: ServerStart, clock: Clock, pageCache: PageCache | undefined): Volume {
+function openChecked(start: ServerStart, { clock, send, calls }: Surroundings): Volume {
   const { blockFile, identity, mode, cacheBytesMax, changeLog } = start;
   const writable = mode.kind === "write";
-  const device = openFileDevice(blockFile, { writable, identity, pageCache });
+  const file = openFileDevice(blockFile, { writable, identity, pageCache: calls?.pageCache });
+  const begin = (vbn: number, count: number): void => send({ kind: "written", vbn, count });
+  const device = writable && calls !== undefined ? writeBehind(file, { runBlocksMin: LONG_BLOCKS_MIN, begin }) : file;
   const isApart = writable && changeLog.kind === "file";
   const logDevice = isApart ? openLogFile(changeLog.path, readFsinfo(device).uuid) : undefined;
   const forgetLog = changeLog.kind === "forget";

@@ -78,6 +78,8 @@ export type FromServer =
   | { readonly kind: "opened"; readonly status: VolumeSummary }
   /** Requests follow one another closely. */
   | { readonly kind: "busy" }
+  /** Long runs were written there: the disk may begin with them. */
+  | { readonly kind: "written"; readonly vbn: number; readonly count: number }
   | { readonly kind: "frozen"; readonly cp: FrozenCp }
   /** A reply to the kernel that must wait for a consistency point with these changes. */
   | { readonly kind: "held"; readonly durableAt: ChangeSeq; readonly reply: Uint8Array }

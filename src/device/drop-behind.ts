@@ -19,7 +19,7 @@ import { BLOCK_BYTES } from "../core/block.ts";
  * Shorter reads may be of small files, or at random: what is near may be wanted next. And libfuse 2.9, which asks for 128 KiB at most,
  * has the kernel keep nothing from one open to the next (fuse-native).
  */
-const LONG_BLOCKS_MIN = (256 << 10) / BLOCK_BYTES;
+export const LONG_BLOCKS_MIN: number = (256 << 10) / BLOCK_BYTES;
 /** More than the kernel has under way of one file. */
 const LAG_BLOCKS = (16 << 20) / BLOCK_BYTES;
 const STEP_BLOCKS = (4 << 20) / BLOCK_BYTES;

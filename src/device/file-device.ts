@@ -233,10 +233,14 @@ function fileDevice(path: string, descriptor: number): FileDevice {
 function throughPageCache(
   device: FileDevice,
   pageCache: PageCache,
-): Required<Pick<BlockDevice, "readScattered" | "readAhead">> {
+): Required<Pick<BlockDevice, "read" | "readScattered" | "readAhead">> {
   const { descriptor } = device;
   const wasRead = dropBehind((vbn, count) => pageCache.drop(descriptor, count * BLOCK_BYTES, vbn * BLOCK_BYTES));
   return {
+    read(vbn, count, into, offset): void {
+      device.read(vbn, count, into, offset);
+      wasRead(vbn, count);
+    },
     /** Where it begins in memory, the rest is on its way and not far: to begin again would be to copy it twice. */
     readScattered(vbn, places, count, into, offset, how): boolean {
       let rest = places;

@@ -11,8 +11,7 @@ import { openReceiver, type ReceiveResult, type ReceiveTarget } from "./receive.
 import type { Progress } from "./send.ts";
 import { refuseToReadTwice } from "./targets/file.ts";
 import { readNamed, readPipe } from "./targets/pipe.ts";
-import { openVolumeFile, type VolumeFile } from "./targets/volume-file.ts";
-import { openWriteBack } from "./targets/write-back.ts";
+import { openVolumeFile, type VolumeFile, type WriteBack } from "./targets/volume-file.ts";
 import { verifyFile } from "./verify.ts";
 
 export interface ReceiveImagesOptions {
@@ -27,6 +26,8 @@ export interface ReceiveImagesOptions {
   readonly force?: boolean | undefined;
   /** Let snapshots of the volume go that the source has not. Default: refuse, before anything is written. */
   readonly dropSnapshots?: boolean | undefined;
+  /** For the block file. It is ended. */
+  readonly writeBack?: WriteBack | undefined;
   readonly onProgress?: ((progress: ReceiveProgress) => void) | undefined;
   /** Ends the receiving with the signal's reason; the volume stays as it is after the last whole stream. */
   readonly signal?: AbortSignal | undefined;
@@ -55,7 +56,7 @@ const STANDARD_INPUT = "standard input";
  * volume untouched. Throws UserError "corrupt" and "mismatch".
  */
 export async function receiveImages(options: ReceiveImagesOptions): Promise<ReceiveImagesResult> {
-  const { volume, files, force, dropSnapshots = false, signal, onProgress } = options;
+  const { volume, files, force, dropSnapshots = false, writeBack, signal, onProgress } = options;
   const links: ChainLink[] = [];
   for (const file of files) {
     await refuseToReadTwice(file);
@@ -63,7 +64,7 @@ export async function receiveImages(options: ReceiveImagesOptions): Promise<Rece
       await verifyFile(file, { signal, onProgress: (progress) => onProgress?.({ phase: "verify", ...progress }) }),
     );
   }
-  const target = openVolumeFile(volume, { force });
+  const target = openVolumeFile(volume, { force, writeBack });
   try {
     if (files.length > 0) checkChain(links, startOf(target));
     // Of files, all headers are known already. What one of them brings and a later one drops was never the user's.
@@ -83,6 +84,7 @@ export async function receiveImages(options: ReceiveImagesOptions): Promise<Rece
     target.abandon();
     throw error;
   } finally {
+    await writeBack?.end();
     target.close();
   }
 }
@@ -113,18 +115,14 @@ async function receiveOne(target: ReceiveTarget, { bytes, file, options }: Incom
     keepSnapshots: files.length === 0 && !dropSnapshots,
     onProgress: (progress) => onProgress?.({ phase: "receive", file, ...progress }),
   });
-  const writeBack = openWriteBack(target.name);
   try {
     for await (const chunk of bytes) {
       signal?.throwIfAborted();
       receiver.push(chunk);
-      writeBack.wrote(chunk.length);
     }
     return receiver.finish();
   } catch (error) {
     if (error instanceof CorruptionError) throw corrupt(file, error.message, error);
     throw error;
-  } finally {
-    await writeBack.end();
   }
 }

@@ -1,6 +1,6 @@
 /** `image send`: one image of a volume's snapshots into a file or a pipe. */
 import { UserError } from "../core/errors.ts";
-import { openFileDevice } from "../device/file-device.ts";
+import { type FileDevice, openFileDevice, type PageCache } from "../device/file-device.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import type { Volume } from "../volume/volume.ts";
 import { openReadOnly } from "./open-state.ts";
@@ -20,6 +20,8 @@ export interface SendImageOptions {
   readonly force?: boolean | undefined;
   /** Makes the pipe at a descriptor larger, if the host can. Default: it stays as it is. */
   readonly widenPipe?: ((descriptor: number) => Promise<void>) | undefined;
+  /** Takes what was sent of a large image out of the host's memory, if there is any. Default: it stays. */
+  readonly pageCache?: ((volume: string) => Promise<PageCache | undefined>) | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
   /** Ends the sending with the signal's reason; nothing stays behind. */
   readonly signal?: AbortSignal | undefined;
@@ -36,11 +38,12 @@ export interface SendImageResult {
 }
 
 const STANDARD_OUTPUT = 1;
-/** Fewer blocks, 64 MiB of them, are through a pipe sooner than it is widened. */
-const WIDEN_BLOCKS_MIN = 1 << 14;
+/** Fewer blocks, 64 MiB of them, are sent sooner than a pipe is widened. */
+const LARGE_BLOCKS_MIN = 1 << 14;
 
 export async function sendImage(options: SendImageOptions): Promise<SendImageResult> {
   const device = openFileDevice(options.volume, { writable: false });
+  let sending: FileDevice | undefined; // instead, for a large image
   try {
     const volume = openReadOnly(device);
     const tops = options.snapshots
@@ -48,13 +51,16 @@ export async function sendImage(options: SendImageOptions): Promise<SendImageRes
       .toSorted((a, b) => a.id - b.id);
     const base = options.base === undefined ? undefined : findSnapshot(options.volume, volume, options.base);
     const plan = planImage(volume, { tops, base });
-    if (options.output === undefined && plan.blockCount >= WIDEN_BLOCKS_MIN) await options.widenPipe?.(STANDARD_OUTPUT);
+    const isLarge = plan.blockCount >= LARGE_BLOCKS_MIN;
+    if (isLarge && options.output === undefined) await options.widenPipe?.(STANDARD_OUTPUT);
+    const pageCache = isLarge ? await options.pageCache?.(options.volume) : undefined;
+    if (pageCache !== undefined) sending = openFileDevice(options.volume, { writable: false, pageCache });
     let bytes = 0;
     const onProgress = (progress: Progress): void => {
       ({ bytes } = progress);
       options.onProgress?.(progress);
     };
-    const sender = openSender(device, plan, { onProgress });
+    const sender = openSender(sending ?? device, plan, { onProgress });
     const sink = await openSink(options, device.descriptor);
     await drain(() => sender.next(), sink, options.signal);
     return {
@@ -67,6 +73,7 @@ export async function sendImage(options: SendImageOptions): Promise<SendImageRes
       bytes,
     };
   } finally {
+    sending?.close();
     device.close();
   }
 }

@@ -22,7 +22,7 @@ import { isSameState, NO_STATE } from "../format/mirror-message.ts";
 import { openReadOnly } from "../image/open-state.ts";
 import { type ImageReceiver, openReceiver, type ResumePoint } from "../image/receive.ts";
 import { digestOfHeader } from "../image/send.ts";
-import { openVolumeFile, type VolumeFile } from "../image/targets/volume-file.ts";
+import { openVolumeFile, type VolumeFile, type WriteBack } from "../image/targets/volume-file.ts";
 import { type Address, type Connection, listen } from "./connection.ts";
 import {
   type DestinationAction,
@@ -46,6 +46,8 @@ export interface MirrorServeOptions {
   readonly checkpointBytes?: number;
   readonly clock: Clock;
   readonly random: Random;
+  /** For the block file. It is ended. */
+  readonly writeBack?: WriteBack | undefined;
   /** One line for people. */
   readonly log: (line: string) => void;
   readonly onListening?: (address: Address) => void;
@@ -57,7 +59,7 @@ export interface MirrorServeOptions {
 export async function serveMirror(options: MirrorServeOptions): Promise<void> {
   const path = resolve(options.volume);
   const isOurs = makeFile(path);
-  const target = openVolumeFile(path);
+  const target = openVolumeFile(path, { writeBack: options.writeBack });
   try {
     const volume = target.device === undefined ? undefined : volumeOf(path, target.device);
     const transfers = openTransferFile(path, options.random);
@@ -67,6 +69,7 @@ export async function serveMirror(options: MirrorServeOptions): Promise<void> {
       transfers.close();
     }
   } finally {
+    await options.writeBack?.end();
     target.close();
     if (isOurs && statSync(path, { throwIfNoEntry: false })?.size === 0) rmSync(path); // nothing has come
   }

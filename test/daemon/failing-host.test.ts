@@ -6,6 +6,7 @@ import { once } from "node:events";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { fullDisk } from "../support/full-disk.ts";
 import {
   isMounted,
   mountVolume,
@@ -126,6 +127,27 @@ test("ext4 fills up under a sparse volume: what the log took before and after th
   await tidemark(["umount", bench.dir, "--force"]);
   rmSync(join(host, "filler"));
   await assertKept(t, bench, acknowledged);
+});
+
+test("a disk that fails where it was told to begin: the first fsync after that hears of it, and what was durable before is kept", {
+  skip,
+}, async (t) => {
+  const folder = temporaryDirectory(t);
+  const { disk, file, fill, wrote, detach } = await fullDisk(t, folder, { sizeBytes: 64 << 20, hostMib: 16 });
+  await tidemarkOk(["format", disk, "--size", "64M"]);
+  const bench = await prepare(t, folder, disk);
+  await fill();
+  // Straight to the block file, in long runs. Nobody flushes, and the log thread has not opened it yet.
+  await runOk("dd", ["if=/dev/urandom", `of=${bench.dir}/lost`, "bs=1M", "count=8", "oflag=direct"]);
+  await wrote(5_000_000 + (4 << 20));
+  assert.notEqual((await run("sync", [`${bench.dir}/lost`])).code, 0);
+  await assertFailed(bench, /Input\/output error|EIO|i\/o error/);
+  await tidemark(["umount", bench.dir, "--force"]);
+  await detach();
+  assert.match(await tidemarkOk(["check", file]), /is consistent/);
+  await mountVolume(t, file, bench.dir);
+  assert.equal(await runOk("sha256sum", [`${bench.dir}/kept`]), bench.sum);
+  await unmountVolume(bench.dir);
 });
 
 /** A block file behind a server that can be told to fail. */

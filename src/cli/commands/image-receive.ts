@@ -30,6 +30,7 @@ export const imageReceiveCommand = command({
     const { receiveImages } = await import("../../image/receive-images.ts");
     const { refuseMounted } = await import("../../daemon/format-volume.ts");
     const { systemClock } = await import("../../daemon/system.ts");
+    const { hostWriteBack } = await import("../../daemon/host-write-back.ts");
     const output = makeOutput({ json });
     const progress = progressLine({ json, what: "receive" });
     await refuseMounted(volume, { evenReadOnly: false });
@@ -38,6 +39,7 @@ export const imageReceiveCommand = command({
       files,
       force,
       dropSnapshots,
+      writeBack: hostWriteBack(),
       clock: systemClock(),
       signal: interruption(),
       onProgress: ({ blocksDone, blocksTotal }) =>

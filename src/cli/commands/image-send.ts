@@ -24,6 +24,7 @@ export const imageSendCommand = command({
       .option("force", { type: "boolean", default: false, describe: "Replace an existing file" }),
   async run({ volume, snapshot, base, output: file, force, json }) {
     const { sendImage } = await import("../../image/send-image.ts");
+    const { givesMemoryBack, hostCalls } = await import("../../daemon/host-calls.ts");
     const { widenPipe } = await import("../../daemon/widen-pipe.ts");
     const stdoutTaken = file === undefined;
     const output = makeOutput({ json, stdoutTaken });
@@ -35,6 +36,7 @@ export const imageSendCommand = command({
       output: file,
       force,
       widenPipe,
+      pageCache: async (path) => (givesMemoryBack() ? (await hostCalls(path))?.pageCache : undefined),
       signal: interruption(),
       onProgress: ({ blocksDone, blocksTotal }) =>
         progress.update({ doneBytes: blocksDone * BLOCK_BYTES, totalBytes: blocksTotal * BLOCK_BYTES }),

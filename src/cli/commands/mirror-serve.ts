@@ -21,6 +21,7 @@ export const mirrorServeCommand = command({
     const { serveMirror } = await import("../../mirror/serve.ts");
     const { formatAddress, parseAddress } = await import("../../mirror/connection.ts");
     const { readKey } = await import("../../mirror/key.ts");
+    const { hostWriteBack } = await import("../../daemon/host-write-back.ts");
     const { systemClock, systemRandom } = await import("../../daemon/system.ts");
     const output = makeOutput({ json });
     await serveMirror({
@@ -29,6 +30,7 @@ export const mirrorServeCommand = command({
       key: readKey(key),
       clock: systemClock(),
       random: systemRandom,
+      writeBack: hostWriteBack(),
       log: (line) => output.event("log", line),
       onListening: (address) => output.event("listening", `listening on ${formatAddress(address)}`),
       signal,

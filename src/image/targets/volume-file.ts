@@ -4,6 +4,7 @@ import { BLOCK_BYTES } from "../../core/block.ts";
 import { UserError } from "../../core/errors.ts";
 import { createFileDevice, type FileDevice, openFileDevice, resizeFileDevice } from "../../device/file-device.ts";
 import { lockVolume } from "../../device/volume-lock.ts";
+import { writeBehind } from "../../device/write-behind.ts";
 import { looksLikeVolume } from "../../volume/fsinfo-copies.ts";
 import type { ReceiveTarget } from "../receive.ts";
 
@@ -19,13 +20,31 @@ export interface VolumeFile extends ReceiveTarget {
 export interface VolumeFileOptions {
   /** Use a file that is neither empty nor a volume. Default: refuse. */
   readonly force?: boolean | undefined;
+  /** Default: the host begins to write to the disk when it likes. */
+  readonly writeBack?: WriteBack | undefined;
+}
+
+/** Has the host write to the disk beside the work. A hint: the flush tells of what fails. */
+export interface WriteBack {
+  /** The disk may begin with a part of a file. */
+  readonly begin: (descriptor: number, position: number, lengthBytes: number) => void;
+  /** Resolves when the host is not being told of anything any more. */
+  readonly end: () => Promise<void>;
 }
 
 /** Opens and locks what is at `path`. Throws UserError "in-use", and "failed" when something else is there. */
-export function openVolumeFile(path: string, { force = false }: VolumeFileOptions = {}): VolumeFile {
+export function openVolumeFile(path: string, { force = false, writeBack }: VolumeFileOptions = {}): VolumeFile {
   let device: FileDevice | undefined; // the one in use
   let isVolume = false;
   let made: "nothing" | "file" | "contents" = "nothing";
+
+  /** A stream comes in the order of its blocks: runs may be as short as they like. */
+  function behind(file: FileDevice): FileDevice {
+    if (writeBack === undefined) return file;
+    const begin = (vbn: number, count: number): void =>
+      writeBack.begin(file.descriptor, vbn * BLOCK_BYTES, count * BLOCK_BYTES);
+    return writeBehind(file, { runBlocksMin: 1, begin });
+  }
 
   if (existsSync(path)) {
     device = openFileDevice(path, { writable: true });
@@ -53,7 +72,7 @@ export function openVolumeFile(path: string, { force = false }: VolumeFileOption
     prepare(blockCount): FileDevice {
       const before = device;
       if (!isVolume) made = before === undefined ? "file" : "contents";
-      if (before !== undefined && before.blockCount >= blockCount) return before;
+      if (before !== undefined && before.blockCount >= blockCount) return behind(before);
       if (before?.isFile === false) {
         throw new UserError(
           "failed",
@@ -65,7 +84,7 @@ export function openVolumeFile(path: string, { force = false }: VolumeFileOption
         device = createFileDevice(path, blockCount);
         lockVolume(device);
       } else device = resizeFileDevice(before, blockCount);
-      return device;
+      return behind(device);
     },
     accept(): void {
       isVolume = true;
