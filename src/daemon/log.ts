@@ -1,5 +1,5 @@
 /** The daemon's log: one line an event, with its time. The last line is also in the status. */
-import { appendFileSync, statSync } from "node:fs";
+import { appendFileSync, closeSync, openSync, readSync, type Stats, statSync } from "node:fs";
 import { UserError } from "../core/errors.ts";
 import { escaped } from "../core/escaped.ts";
 
@@ -22,12 +22,28 @@ export function daemonLog(target: string | undefined): DaemonLog {
   };
 }
 
+/** Of a file that is there, so many bytes are looked at: lines have no zeros, as a volume has. */
+const LOOKED_AT_BYTES = 4096;
+
 function checkWritable(path: string): void {
   try {
-    if (statSync(path, { throwIfNoEntry: false })?.isFIFO() === true)
-      throw new Error("a FIFO may have to be waited for");
+    const what = statSync(path, { throwIfNoEntry: false });
+    if (what?.isFIFO() === true) throw new Error("a FIFO may have to be waited for");
+    if (what !== undefined && !isText(path, what)) throw new Error("it is there, and no text");
     appendFileSync(path, "");
   } catch (cause) {
     throw new UserError("failed", `cannot write the log ${path}: ${(cause as Error).message}`, "", { cause });
+  }
+}
+
+function isText(path: string, what: Stats): boolean {
+  if (what.isBlockDevice()) return false;
+  if (!what.isFile()) return true;
+  const start = new Uint8Array(LOOKED_AT_BYTES);
+  const file = openSync(path, "r");
+  try {
+    return !start.subarray(0, readSync(file, start)).includes(0);
+  } finally {
+    closeSync(file);
   }
 }

@@ -298,6 +298,9 @@ test("a log that cannot be written is refused before anything is mounted", { ski
   const { code, stderr } = await tidemark(["mount", volume, dir, "--daemon-log", join(folder, "none", "log")]);
   assert.match(stderr, /cannot write the log .*none\/log: ENOENT/);
   assert.equal(code, 1);
+  const into = await tidemark(["mount", volume, dir, "--daemon-log", volume]);
+  assert.match(into.stderr, /cannot write the log .*v.tm: it is there, and no text/);
+  assert.equal(into.code, 1);
   assert.deepEqual(await statuses(volume), []);
 });
 

@@ -245,6 +245,9 @@ test("a key file is written once, for its owner alone, and read back", (t) => {
   for (const wrong of ["", "abc", "g".repeat(64), "0".repeat(63), "0".repeat(65), "0".repeat(2000)]) {
     writeFileSync(path, wrong);
     assert.throws(() => readKey(path), { message: /is not a key file/ });
+    if (wrong === "") continue;
+    assert.throws(() => createKey(path, { force: true }), { message: /is not a key file, and is not replaced/ });
+    assert.equal(readFileSync(path, "latin1"), wrong);
   }
   assert.throws(() => readKey(join(directory, "none")), { message: /cannot read key file/ });
 });
