@@ -9,7 +9,7 @@
  * over and over (native-notes/performance.md). What a slow disk has not written by then stays. To drop what is clean looks at no error
  * either.
  */
-import type { WriteBack } from "../image/targets/volume-file.ts";
+import type { WriteBack } from "../image/targets/file.ts";
 import { givesMemoryBack } from "./host-calls.ts";
 
 /** Parts that wait for the one that is begun. More are left to the flush: the disk has enough to do. */

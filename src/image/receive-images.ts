@@ -9,9 +9,9 @@ import { corrupt } from "./inspect.ts";
 import { openReadOnly } from "./open-state.ts";
 import { openReceiver, type ReceiveResult, type ReceiveTarget } from "./receive.ts";
 import type { Progress } from "./send.ts";
-import { refuseToReadTwice } from "./targets/file.ts";
+import { refuseToReadTwice, type WriteBack } from "./targets/file.ts";
 import { readNamed, readPipe } from "./targets/pipe.ts";
-import { openVolumeFile, type VolumeFile, type WriteBack } from "./targets/volume-file.ts";
+import { openVolumeFile, type VolumeFile } from "./targets/volume-file.ts";
 import { verifyFile } from "./verify.ts";
 
 export interface ReceiveImagesOptions {

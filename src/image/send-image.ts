@@ -5,7 +5,7 @@ import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import type { Volume } from "../volume/volume.ts";
 import { openReadOnly } from "./open-state.ts";
 import { openSender, type Progress, planImage } from "./send.ts";
-import { type ByteSink, openFileSink } from "./targets/file.ts";
+import { type ByteSink, openFileSink, type WriteBack } from "./targets/file.ts";
 import { openFifoSink, openPipeSink } from "./targets/pipe.ts";
 
 export interface SendImageOptions {
@@ -22,6 +22,8 @@ export interface SendImageOptions {
   readonly widenPipe?: ((descriptor: number) => Promise<void>) | undefined;
   /** Takes what was sent of a large image out of the host's memory, if there is any. Default: it stays. */
   readonly pageCache?: ((volume: string) => Promise<PageCache | undefined>) | undefined;
+  /** For the file that is written. It is ended. */
+  readonly writeBack?: WriteBack | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
   /** Ends the sending with the signal's reason; nothing stays behind. */
   readonly signal?: AbortSignal | undefined;
@@ -73,14 +75,15 @@ export async function sendImage(options: SendImageOptions): Promise<SendImageRes
       bytes,
     };
   } finally {
+    await options.writeBack?.end();
     sending?.close();
     device.close();
   }
 }
 
-async function openSink({ output, force, signal }: SendImageOptions, source: number): Promise<ByteSink> {
+async function openSink({ output, force, writeBack, signal }: SendImageOptions, source: number): Promise<ByteSink> {
   if (output === undefined) return openPipeSink(undefined, signal);
-  return (await openFifoSink(output, signal)) ?? openFileSink(output, { force, source });
+  return (await openFifoSink(output, signal)) ?? openFileSink(output, { force, source, writeBack });
 }
 
 async function drain(

@@ -22,7 +22,8 @@ import { isSameState, NO_STATE } from "../format/mirror-message.ts";
 import { openReadOnly } from "../image/open-state.ts";
 import { type ImageReceiver, openReceiver, type ResumePoint } from "../image/receive.ts";
 import { digestOfHeader } from "../image/send.ts";
-import { openVolumeFile, type VolumeFile, type WriteBack } from "../image/targets/volume-file.ts";
+import type { WriteBack } from "../image/targets/file.ts";
+import { openVolumeFile, type VolumeFile } from "../image/targets/volume-file.ts";
 import { type Address, type Connection, listen } from "./connection.ts";
 import {
   type DestinationAction,

@@ -40,7 +40,19 @@ test("what was sent of a large image is dropped, and what was received is begun 
       droppedBytes += lengthBytes;
     },
   };
-  await sendImage({ volume: at("v"), snapshots: ["large"], output: at("large"), pageCache: async () => pageCache });
+  let [outputEnd, isOutputEnded] = [0, false];
+  const outputBack = {
+    begin(_descriptor: number, position: number, lengthBytes: number): void {
+      assert.equal(position, outputEnd);
+      outputEnd += lengthBytes;
+    },
+    async end(): Promise<void> {
+      isOutputEnded = true;
+    },
+  };
+  const how = { output: at("large"), pageCache: async () => pageCache, writeBack: outputBack };
+  await sendImage({ volume: at("v"), snapshots: ["large"], ...how });
+  assert(isOutputEnded && outputEnd > (LARGE_MIB - 8) << 20, `${outputEnd}`);
   assert(droppedBytes > (LARGE_MIB - 24) << 20, `${droppedBytes}`);
 
   const begun: (readonly [position: number, lengthBytes: number])[] = [];

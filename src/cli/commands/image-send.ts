@@ -25,6 +25,7 @@ export const imageSendCommand = command({
   async run({ volume, snapshot, base, output: file, force, json }) {
     const { sendImage } = await import("../../image/send-image.ts");
     const { givesMemoryBack, hostCalls } = await import("../../daemon/host-calls.ts");
+    const { hostWriteBack } = await import("../../daemon/host-write-back.ts");
     const { widenPipe } = await import("../../daemon/widen-pipe.ts");
     const stdoutTaken = file === undefined;
     const output = makeOutput({ json, stdoutTaken });
@@ -36,6 +37,7 @@ export const imageSendCommand = command({
       output: file,
       force,
       widenPipe,
+      writeBack: hostWriteBack(),
       pageCache: async (path) => (givesMemoryBack() ? (await hostCalls(path))?.pageCache : undefined),
       signal: interruption(),
       onProgress: ({ blocksDone, blocksTotal }) =>

@@ -16,16 +16,31 @@ export interface ByteSink {
 
 /** Length of one read of a stream: some frames. */
 const READ_BYTES = 4 << 20;
+/** So much is written until the disk is to begin with it. */
+const PIECE_BYTES = 4 << 20;
+
+/** Has the host write to the disk beside the work. A hint: the flush tells of what fails. */
+export interface WriteBack {
+  /** The disk may begin with a part of a file. */
+  readonly begin: (descriptor: number, position: number, lengthBytes: number) => void;
+  /** Resolves when the host is not being told of anything any more. */
+  readonly end: () => Promise<void>;
+}
 
 export interface FileSinkOptions {
   /** Replace an existing file. Default: refuse. */
   readonly force?: boolean | undefined;
   /** Descriptor of the volume that the stream is read from: it is not replaced, nor written to. */
   readonly source?: number | undefined;
+  /** Default: the host begins to write to the disk when it likes. */
+  readonly writeBack?: WriteBack | undefined;
 }
 
 /** Writes `path`.part and renames it when it is durable. What is not a file (a device, /dev/null) is written as it is. */
-export async function openFileSink(path: string, { force = false, source }: FileSinkOptions = {}): Promise<ByteSink> {
+export async function openFileSink(
+  path: string,
+  { force = false, source, writeBack }: FileSinkOptions = {},
+): Promise<ByteSink> {
   const found = await stat(path).catch(() => undefined);
   if (found !== undefined && source !== undefined) refuseSource(path, found, fstatSync(source));
   const direct = found !== undefined && !found.isFile();
@@ -39,6 +54,15 @@ export async function openFileSink(path: string, { force = false, source }: File
   const flags = constants.O_WRONLY | (direct ? 0 : constants.O_CREAT | constants.O_EXCL);
   const handle = await attempt(part, open(part, flags, 0o600));
   let isOpen = true;
+  let [writtenBytes, begunBytes] = [0, 0];
+
+  async function write(bytes: Uint8Array): Promise<void> {
+    await writeAll((at) => handle.write(bytes, at, bytes.length - at), bytes.length);
+    writtenBytes += bytes.length;
+    if (direct || writtenBytes - begunBytes < PIECE_BYTES) return;
+    writeBack?.begin(handle.fd, begunBytes, writtenBytes - begunBytes);
+    begunBytes = writtenBytes;
+  }
 
   async function close(): Promise<void> {
     if (isOpen) await handle.close();
@@ -46,11 +70,7 @@ export async function openFileSink(path: string, { force = false, source }: File
   }
 
   return {
-    write: (bytes) =>
-      attempt(
-        part,
-        writeAll((at) => handle.write(bytes, at, bytes.length - at), bytes.length),
-      ),
+    write: (bytes) => attempt(part, write(bytes)),
     async finish(): Promise<void> {
       if (!direct) {
         await attempt(part, handle.sync());

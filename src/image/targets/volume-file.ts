@@ -7,6 +7,7 @@ import { lockVolume } from "../../device/volume-lock.ts";
 import { writeBehind } from "../../device/write-behind.ts";
 import { looksLikeVolume } from "../../volume/fsinfo-copies.ts";
 import type { ReceiveTarget } from "../receive.ts";
+import type { WriteBack } from "./file.ts";
 
 export interface VolumeFile extends ReceiveTarget {
   readonly device: FileDevice | undefined;
@@ -22,14 +23,6 @@ export interface VolumeFileOptions {
   readonly force?: boolean | undefined;
   /** Default: the host begins to write to the disk when it likes. */
   readonly writeBack?: WriteBack | undefined;
-}
-
-/** Has the host write to the disk beside the work. A hint: the flush tells of what fails. */
-export interface WriteBack {
-  /** The disk may begin with a part of a file. */
-  readonly begin: (descriptor: number, position: number, lengthBytes: number) => void;
-  /** Resolves when the host is not being told of anything any more. */
-  readonly end: () => Promise<void>;
 }
 
 /** Opens and locks what is at `path`. Throws UserError "in-use", and "failed" when something else is there. */
