@@ -23,7 +23,6 @@ export interface ControlResults extends VerbResults {
 }
 
 export interface ControlClient {
-  readonly socket: SocketFile;
   /** Throws what the daemon answers with, as UserError. One call at a time. */
   call<V extends Verb & keyof ControlResults>(
     verb: V,
@@ -33,27 +32,12 @@ export interface ControlClient {
   close(): void;
 }
 
-/** The daemon that holds this volume for writing; undefined when there is none. */
+/** The daemon that holds this volume for writing; undefined when there is none. UserError "unreachable". */
 export async function connectWriter(volume: string): Promise<ControlClient | undefined> {
-  const identity = identityOf(volume);
-  if (identity === undefined) return undefined;
-  const key = volumeKey(identity);
-  const file = socketFiles().find((one) => one.volumeKey === key && one.pid === undefined);
-  return file === undefined ? undefined : connect(file);
-}
-
-/** All daemons of this volume, the writer first; of all volumes when there is no path. To be closed by the caller. */
-export async function connectAll(volume?: string): Promise<readonly ControlClient[]> {
-  const identity = volume === undefined ? undefined : identityOf(volume);
-  if (volume !== undefined && identity === undefined) return [];
-  const key = identity === undefined ? undefined : volumeKey(identity);
-  const clients: ControlClient[] = [];
-  for (const file of socketFiles()) {
-    if (key !== undefined && file.volumeKey !== key) continue;
-    const client = await connect(file);
-    if (client !== undefined) clients.push(client);
-  }
-  return clients.toSorted((a, b) => (a.socket.pid ?? 0) - (b.socket.pid ?? 0));
+  const file = socketFilesOf(volume).find(({ pid }) => pid === undefined);
+  const client = file === undefined ? "gone" : await connect(file);
+  if (client === "silent") throw silentError(volume);
+  return client === "gone" ? undefined : client;
 }
 
 /** How long a daemon may take to tell its status: it answers at once, even when its disk hangs. */
@@ -65,14 +49,11 @@ export interface DaemonStatuses {
   readonly silent: readonly string[];
 }
 
-/** The status of all daemons of this volume or of this host, asked side by side. One that ends meanwhile is left out. */
+/** The status of all daemons of this volume or of this host. One that ends meanwhile is left out. */
 export async function daemonStatuses(volume?: string): Promise<DaemonStatuses> {
-  const clients = await connectAll(volume);
-  const answers = await statusesInTime(clients);
-  for (const client of clients) client.close();
-  const mounts = answers.filter((answer) => typeof answer === "object");
-  const silent = clients.filter((_, i) => answers[i] === "silent").map(({ socket }) => socket.path);
-  return { mounts, silent };
+  const { answers, silent } = await askAll(volume);
+  for (const { client } of answers) client.close();
+  return { mounts: answers.map(({ status }) => status), silent };
 }
 
 /** The daemon of a volume is there, and does not answer. */
@@ -81,14 +62,48 @@ export function silentError(volume: string): UserError {
   return new UserError("unreachable", `the daemon of ${volume} does not answer`, hint);
 }
 
-/** One for each, side by side: what it answers, or that it does not, or that it has ended meanwhile. */
-export function statusesInTime(
-  clients: readonly ControlClient[],
-): Promise<readonly (DaemonStatus | "silent" | "gone")[]> {
-  return Promise.all(clients.map((client) => statusInTime(client)));
+export interface Asked extends Pick<DaemonStatuses, "silent"> {
+  /** Of the writer of a volume first. The clients are to be closed by the caller. */
+  readonly answers: readonly Answer[];
+  /** What was heard of those that ended before they answered. */
+  readonly lost: readonly UserError[];
 }
 
-async function statusInTime(client: ControlClient): Promise<DaemonStatus | "silent" | "gone"> {
+export interface Answer {
+  readonly client: ControlClient;
+  readonly status: DaemonStatus;
+}
+
+/** Asks all daemons of this volume, or of this host, for their status, side by side. */
+export async function askAll(volume?: string): Promise<Asked> {
+  const files = volume === undefined ? socketFiles() : socketFilesOf(volume);
+  const asked = await Promise.all(files.map((file) => ask(file)));
+  return {
+    answers: asked.filter((answer) => typeof answer === "object" && "client" in answer),
+    silent: files.filter((_, i) => asked[i] === "silent").map(({ path }) => path),
+    lost: asked.filter((answer) => answer instanceof UserError),
+  };
+}
+
+function socketFilesOf(volume: string): readonly SocketFile[] {
+  const identity = identityOf(volume);
+  if (identity === undefined) return [];
+  const key = volumeKey(identity);
+  return socketFiles()
+    .filter((file) => file.volumeKey === key)
+    .toSorted((a, b) => (a.pid ?? 0) - (b.pid ?? 0));
+}
+
+async function ask(file: SocketFile): Promise<Answer | "silent" | "gone" | UserError> {
+  const client = await connect(file);
+  if (typeof client !== "object") return client;
+  const status = await statusInTime(client);
+  if (typeof status === "object" && "mountPoint" in status) return { client, status };
+  client.close();
+  return status;
+}
+
+async function statusInTime(client: ControlClient): Promise<DaemonStatus | "silent" | UserError> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<"silent">((resolve) => {
     timer = setTimeout(() => resolve("silent"), STATUS_MS_MAX);
@@ -96,31 +111,30 @@ async function statusInTime(client: ControlClient): Promise<DaemonStatus | "sile
   try {
     return await Promise.race([client.call("status", {}), late]);
   } catch (error) {
-    if (error instanceof UserError && error.failure === "unreachable") return "gone";
+    if (error instanceof UserError) return error;
     throw error;
   } finally {
     clearTimeout(timer);
   }
 }
 
-/** Connects; undefined when nobody listens: the socket of a daemon that was killed, which is then removed. */
-async function connect(file: SocketFile): Promise<ControlClient | undefined> {
-  const { path, ino } = file;
-  const socket = createConnection(path);
-  const refusal = await new Promise<string | undefined>((resolve, reject) => {
+/**
+ * "gone": nobody listens. It is the socket of a daemon that was killed, which is then removed. "silent": it cannot be reached, as where
+ * so many have connected that no more can wait for an answer (EAGAIN).
+ */
+async function connect(file: SocketFile): Promise<ControlClient | "silent" | "gone"> {
+  const socket = createConnection(file.path);
+  const refusal = await new Promise<string | undefined>((resolve) => {
     socket.once("connect", () => resolve(undefined));
-    socket.once("error", (error: NodeJS.ErrnoException) => {
-      if (error.code === "ECONNREFUSED" || error.code === "ENOENT") resolve(error.code);
-      else reject(new UserError("failed", `cannot reach the daemon at ${path}: ${error.message}`));
-    });
+    socket.once("error", ({ code = "" }: NodeJS.ErrnoException) => resolve(code));
   });
-  if (refusal === "ECONNREFUSED") removeDeadSocket({ path, ino });
-  if (refusal !== undefined) return undefined;
+  if (refusal === "ECONNREFUSED") removeDeadSocket(file);
+  if (refusal !== undefined) return refusal === "ECONNREFUSED" || refusal === "ENOENT" ? "gone" : "silent";
   socket.removeAllListeners("error");
-  return clientOf(file, socket);
+  return clientOf(socket);
 }
 
-function clientOf(file: SocketFile, socket: Socket): ControlClient {
+function clientOf(socket: Socket): ControlClient {
   let receive: ((reply: ControlReply) => void) | undefined;
   let lose: ((error: UserError) => void) | undefined;
   const reader = lineReader((line) => receive?.(decodeReply(line)), { bytesMax: CONTROL_REPLY_BYTES_MAX });
@@ -139,7 +153,6 @@ function clientOf(file: SocketFile, socket: Socket): ControlClient {
   socket.on("close", () => lost("connection closed"));
 
   return {
-    socket: file,
     async call(verb, given, onProgress) {
       const answer = new Promise<unknown>((resolve, reject) => {
         lose = reject;

@@ -1,7 +1,7 @@
 /** Unmounting and remounting from outside: through the daemon, or what a killed daemon has left. */
 import { UserError } from "../core/errors.ts";
 import { canonical, MOUNT_TYPE, mountTable, remount, unmount } from "../fuse/mount.ts";
-import { type ControlClient, connectAll, daemonStatuses, silentError, statusesInTime } from "./control-client.ts";
+import { askAll, type ControlClient, daemonStatuses, silentError } from "./control-client.ts";
 import type { Unmounted } from "./daemon-status.ts";
 
 /**
@@ -35,11 +35,10 @@ export async function unmountTarget(target: string, { force }: { readonly force:
  * does not answer. One of this host that does not is passed over, for it is somebody else's.
  */
 async function daemonOn(directory: string, volume: string | undefined): Promise<ControlClient | "silent" | undefined> {
-  const clients = await connectAll(volume);
-  const answers = await statusesInTime(clients);
-  const at = answers.findIndex((answer) => typeof answer === "object" && answer.mountPoint === directory);
-  for (const [i, client] of clients.entries()) if (i !== at) client.close();
-  return clients[at] ?? (volume !== undefined && answers.includes("silent") ? "silent" : undefined);
+  const { answers, silent } = await askAll(volume);
+  const found = answers.find(({ status }) => status.mountPoint === directory)?.client;
+  for (const { client } of answers) if (client !== found) client.close();
+  return found ?? (volume !== undefined && silent.length > 0 ? "silent" : undefined);
 }
 
 /** What can be changed of a mount while it is there: the kernel's part of it. Throws UserError. */
@@ -57,20 +56,18 @@ export async function remountTarget(target: string, options: readonly string[]):
 }
 
 async function unmountVolume(path: string, force: boolean): Promise<Unmounted> {
-  const clients = await connectAll(path);
+  const { answers, silent, lost } = await askAll(path);
   try {
-    const [client, ...more] = clients;
-    if (client === undefined) throw new UserError("no-volume", `${path} is not mounted`, "see: tidemark status");
-    const answers = await statusesInTime(clients);
-    if (answers.includes("silent")) throw silentError(path);
+    if (silent.length > 0) throw silentError(path);
+    const [only, ...more] = answers;
+    if (only === undefined)
+      throw lost[0] ?? new UserError("no-volume", `${path} is not mounted`, "see: tidemark status");
     if (more.length > 0) {
-      const places = answers.map((answer) =>
-        typeof answer === "object" ? answer.mountPoint : "one that has just ended",
-      );
+      const places = answers.map(({ status }) => status.mountPoint);
       throw new UserError("usage", `${path} is mounted in several places`, `name one of: ${places.join(", ")}`);
     }
-    return await client.call("umount", { force });
+    return await only.client.call("umount", { force });
   } finally {
-    for (const client of clients) client.close();
+    for (const { client } of answers) client.close();
   }
 }

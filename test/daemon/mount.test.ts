@@ -9,8 +9,10 @@ import { type TestContext, test } from "node:test";
 import { InterruptedError } from "../../src/cli/interrupt.ts";
 import { configOf } from "../../src/cli/mount-config.ts";
 import { parseMountOptions } from "../../src/cli/mount-options.ts";
+import { UserError } from "../../src/core/errors.ts";
 import { startInBackground } from "../../src/daemon/background.ts";
 import { socketPath } from "../../src/daemon/control-paths.ts";
+import { listenForControl } from "../../src/daemon/control-socket.ts";
 import { mountDevice } from "../../src/fuse/mount.ts";
 import { identityOf } from "../../src/mirror/socket-directory.ts";
 import {
@@ -125,12 +127,15 @@ test("a daemon that is stopped keeps nobody waiting for long, and is cut off by 
   process.kill(pid, "SIGSTOP");
   try {
     const asked = [["status"], ["status", volume], ["umount", volume], ["umount", dir]];
-    const [all, ...others] = await Promise.all(asked.map((args) => tidemark(args)));
-    assert.equal(all?.code, 0, all?.stderr);
-    assert.match(all?.stderr ?? "", /a daemon does not answer/);
-    for (const { code, stderr } of others) {
-      assert.equal(code, 14);
-      assert.match(stderr, /the daemon of .* does not answer/);
+    for (const isFull of [false, true]) {
+      if (isFull) await connectWhilePossible(socketPath(identityOf(volume) ?? assert.fail("no volume"), undefined));
+      const [all, ...others] = await Promise.all(asked.map((args) => tidemark(args)));
+      assert.equal(all?.code, 0, all?.stderr);
+      assert.match(all?.stderr ?? "", /a daemon does not answer/);
+      for (const { code, stderr } of others) {
+        assert.equal(code, 14);
+        assert.match(stderr, /the daemon of .* does not answer/);
+      }
     }
     // A mount whose daemon is dead, while another daemon of the host is stopped.
     const dead = join(folder, "dead.tm");
@@ -145,6 +150,26 @@ test("a daemon that is stopped keeps nobody waiting for long, and is cut off by 
   }
   await gone(pid);
   assert.match(await tidemarkOk(["check", volume]), /is consistent/);
+});
+
+/** As many as have asked a daemon that is stopped, one after the other: the kernel keeps those that went away, too. */
+async function connectWhilePossible(path: string): Promise<void> {
+  for (let refusal = ""; refusal !== "EAGAIN"; ) {
+    const socket = connect(path);
+    refusal = await new Promise<string>((resolve) => {
+      socket.once("connect", () => resolve(""));
+      socket.once("error", ({ code = "" }: NodeJS.ErrnoException) => resolve(code));
+    });
+    socket.destroy();
+  }
+}
+
+test("a daemon that ends in a failure while it is asked for its status keeps nobody from that of others", async (t) => {
+  const { volume } = await volumeFor(t);
+  const path = socketPath(identityOf(volume) ?? assert.fail("no volume"), undefined);
+  const daemon = await listenForControl(path, () => Promise.reject(new UserError("failed", "the volume has failed")));
+  t.after(() => daemon.close());
+  await tidemarkOk(["status"]);
 });
 
 test("a volume is mounted for writing once: mount, format, check in", { skip }, async (t) => {
