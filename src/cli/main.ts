@@ -4,14 +4,13 @@
  * Only the file of the command that runs is loaded, and it loads the rooms that do the work only then; of the parser there
  * are two, see plain-line.ts. All errors come here and become one message and one exit code.
  */
-import { isUtf8 } from "node:buffer";
-import { readFileSync } from "node:fs";
 import { UserError } from "../core/errors.ts";
 import { commandTable } from "./command-table.ts";
 import { exitCodes } from "./exit-codes.ts";
 import { exitWhenInterrupted, InterruptedError } from "./interrupt.ts";
 import { printError } from "./output.ts";
 import { plainLine } from "./plain-line.ts";
+import { refuseBytes } from "./refuse-bytes.ts";
 
 /** For mount(8) and umount(8), which have their own ways with options; no command for people. */
 const helpers = new Map([
@@ -42,17 +41,6 @@ export async function main(args: readonly string[], packageFile: URL): Promise<n
     if (error instanceof InterruptedError) process.exit(code); // what a pipe is full of, nobody may ever read
     return code;
   }
-}
-
-/** Bytes that are no UTF-8 come as U+FFFD: it would be another file that is read, or made. */
-function refuseBytes(args: readonly string[]): void {
-  const wrong = args.find((arg) => arg.includes("\ufffd"));
-  if (wrong === undefined || isUtf8(readFileSync("/proc/self/cmdline"))) return;
-  throw new UserError(
-    "usage",
-    `not UTF-8: ${wrong}`,
-    "a file of such a name can be given by a link to it, or be renamed",
-  );
 }
 
 /** False: the line is not plain, and nothing was done. */

@@ -14,6 +14,7 @@ import { noteOfKept } from "./kept-note.ts";
 import { configOf, usableTransport } from "./mount-config.ts";
 import { parseMountOptions } from "./mount-options.ts";
 import { makeOutput, printError } from "./output.ts";
+import { refuseBytes } from "./refuse-bytes.ts";
 
 const EXIT_USAGE = 1;
 const EXIT_FAILED = 32;
@@ -29,6 +30,7 @@ interface HelperLine {
 /** Runs a helper with what mount(8) or umount(8) has given it. Returns the exit code. */
 export async function mountHelper(kind: "mount" | "umount", args: readonly string[]): Promise<number> {
   try {
+    refuseBytes(args);
     const line = parseLine(args, kind === "mount" ? "sfnv" : "fnlrv");
     if (kind === "mount") await mountAsAsked(line);
     else await unmountAsAsked(line);

@@ -361,6 +361,10 @@ test("an argument that is no UTF-8 is refused: another file would be made", asyn
   assert.equal(code, 2, stderr);
   assert.match(stderr, /not UTF-8: a/);
   assert.deepEqual(readdirSync(cwd), []);
+  const helper = `exec "$0" "$1" mount-helper v.tm . -o "log=$(printf 'a\\377')"`;
+  const mounted = await run("/bin/sh", ["-c", helper, process.execPath, tidemarkPath], { cwd });
+  assert.equal(mounted.code, 1, mounted.stderr);
+  assert.match(mounted.stderr, /not UTF-8: log=a/);
 });
 
 test("an argument that is empty is refused: as a path it would be the directory that one is in", async (t) => {
