@@ -22,8 +22,12 @@ export function daemonLog(target: string | undefined): DaemonLog {
   };
 }
 
-/** Of a file that is there, so many bytes are looked at: lines have no zeros, as a volume has. */
+/**
+ * Of a file that is there, so many bytes are looked at: the first line has no zeros, as a volume has. The last one may: a power cut
+ * leaves them where the end of a log had not been written yet, and no mount is to fail for it.
+ */
 const LOOKED_AT_BYTES = 4096;
+const NEWLINE = 10;
 
 function checkWritable(path: string): void {
   try {
@@ -42,7 +46,9 @@ function isText(path: string, what: Stats): boolean {
   const start = new Uint8Array(LOOKED_AT_BYTES);
   const file = openSync(path, "r");
   try {
-    return !start.subarray(0, readSync(file, start)).includes(0);
+    const bytes = start.subarray(0, readSync(file, start));
+    const end = bytes.indexOf(NEWLINE);
+    return !bytes.subarray(0, end < 0 ? bytes.length : end).includes(0);
   } finally {
     closeSync(file);
   }

@@ -327,6 +327,12 @@ test("a log that cannot be written is refused before anything is mounted", { ski
   assert.match(into.stderr, /cannot write the log .*v.tm: it is there, and no text/);
   assert.equal(into.code, 1);
   assert.deepEqual(await statuses(volume), []);
+  // What a power cut leaves of a log whose end had not been written yet.
+  const log = join(folder, "log");
+  writeFileSync(log, "2026-01-01T00:00:00.000Z tidemark: v.tm is mounted\n\0\0\0");
+  await mountVolume(t, volume, dir, ["--daemon-log", log]);
+  assert.match(readFileSync(log, "utf8"), /\0.*v.tm is mounted on/);
+  await unmountVolume(dir);
 });
 
 test("umount(8) behind the daemon's back ends it cleanly too", { skip }, async (t) => {
