@@ -65,9 +65,11 @@ export function digestOfReal(fs: FileSystem): Digest {
     if (type === S_IFDIR) {
       const { handle } = fs.openDirectory(node);
       fs.readDirectory(handle, 0, { plus: true }, (names, start, end, childIno, _type, _cookie, child) => {
-        if (child === undefined) return true;
-        contents = add(contents, entry(listedName(names, start, end), childIno % TWO_32));
-        below.push({ node: child.nodeId, attributes: child.attributes });
+        const name = listedName(names, start, end);
+        if (name === "." || name === "..") return true;
+        contents = add(contents, entry(name, childIno % TWO_32));
+        const { nodeId, attributes: found } = child ?? fs.lookup(node, name); // one that is in use comes as a name
+        below.push({ node: nodeId, attributes: found });
         return true;
       });
       fs.releaseDirectory(handle);
