@@ -28,7 +28,8 @@ import { openPipeSink, readPipe } from "../../src/image/targets/pipe.ts";
 import { openVolumeFile } from "../../src/image/targets/volume-file.ts";
 import { verifyFile, verifyImages } from "../../src/image/verify.ts";
 import { openVolume } from "../../src/volume/open.ts";
-import { runOk } from "../support/mounts.ts";
+import { fullDisk } from "../support/full-disk.ts";
+import { runOk, skipWithoutMounts } from "../support/mounts.ts";
 import { temporaryDirectory } from "../support/temp.ts";
 import { assertFaithful, clock, makeSource, type Source } from "./histories.ts";
 
@@ -299,6 +300,24 @@ test("files are not overwritten unasked, and a refused sending leaves none", asy
   );
   assert.deepEqual(readdirSync(path).toSorted(), ["source.tide", "x"]);
   await sendImage({ volume, snapshots: ["a"], output: "/dev/null" });
+});
+
+test("a disk is written over by force only", { skip: skipWithoutMounts() }, async (t) => {
+  const files = setUp(t);
+  const volume = files.at("source.tide");
+  const { disk } = await fullDisk(t, temporaryDirectory(t), { sizeBytes: 64 << 20, hostMib: 80 });
+  await assert.rejects(
+    sendImage({ volume, snapshots: ["a"], output: disk }),
+    fails("failed", /is a disk, or part of one/),
+  );
+  assert.equal(
+    readFileSync(disk).findIndex((byte) => byte !== 0),
+    -1,
+  );
+  const { bytes } = await sendImage({ volume, snapshots: ["a"], output: disk, force: true });
+  const image = files.at("image");
+  writeFileSync(image, readFileSync(disk).subarray(0, bytes));
+  await verifyFile(image);
 });
 
 test("receiving spares what is not a volume, and volumes in use", async (t) => {

@@ -21,7 +21,7 @@ export const imageSendCommand = command({
       .positional("snapshot", { type: "string", demandOption: true, describe: "Snapshot to send" })
       .option("base", { type: "string", requiresArg: true, describe: "Snapshot that the receiver has" })
       .option("output", { type: "string", requiresArg: true, describe: "File to write; standard output without it" })
-      .option("force", { type: "boolean", default: false, describe: "Replace an existing file" }),
+      .option("force", { type: "boolean", default: false, describe: "Replace an existing file, or write over a disk" }),
   async run({ volume, snapshot, base, output: file, force, json }) {
     const { sendImage } = await import("../../image/send-image.ts");
     const { givesMemoryBack, hostCalls } = await import("../../daemon/host-calls.ts");

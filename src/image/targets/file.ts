@@ -36,7 +36,7 @@ export interface FileSinkOptions {
   readonly writeBack?: WriteBack | undefined;
 }
 
-/** Writes `path`.part and renames it when it is durable. What is not a file (a device, /dev/null) is written as it is. */
+/** Writes `path`.part and renames it when it is durable. What is not a file (a disk, /dev/null) is written as it is. */
 export async function openFileSink(
   path: string,
   { force = false, source, writeBack }: FileSinkOptions = {},
@@ -44,8 +44,16 @@ export async function openFileSink(
   const found = await stat(path).catch(() => undefined);
   if (found !== undefined && source !== undefined) refuseSource(path, found, fstatSync(source));
   const direct = found !== undefined && !found.isFile();
+  const isDisk = found?.isBlockDevice() === true;
   if (found?.isFile() === true && !force) {
     throw new UserError("failed", `${path} exists already`, "give another name, or --force to replace it");
+  }
+  if (isDisk && !force) {
+    throw new UserError(
+      "failed",
+      `${path} is a disk, or part of one`,
+      "give another name, or --force to write over it",
+    );
   }
   if (found?.isDirectory() === true) throw new UserError("usage", `${path} is a directory`, "give the name of a file");
   const part = direct ? path : `${path}.part`;
@@ -72,8 +80,8 @@ export async function openFileSink(
   return {
     write: (bytes) => attempt(part, write(bytes)),
     async finish(): Promise<void> {
+      if (!direct || isDisk) await attempt(part, handle.sync());
       if (!direct) {
-        await attempt(part, handle.sync());
         if (!(await isNamed(handle, part)))
           throw new UserError("in-use", `${part} was replaced by another run`, "try again");
         await attempt(path, rename(part, path));
