@@ -6,6 +6,7 @@ import { closeSync, openSync, readdirSync, readFileSync, readSync } from "node:f
 import { join } from "node:path";
 import { alignedMemory } from "../core/aligned-memory.ts";
 import { BLOCK_BYTES } from "../core/block.ts";
+import { TWO_32 } from "../core/numbers.ts";
 import { NOWHERE, SCATTERED_BLOCKS_MAX } from "../device/block-device.ts";
 import type { PageCache } from "../device/file-device.ts";
 
@@ -30,7 +31,6 @@ const POSIX_FADV_WILLNEED = 3;
 const POSIX_FADV_DONTNEED = 4;
 const BALLOONS = "/sys/bus/virtio/drivers/virtio_balloon";
 const BALLOON_REPORTING = 5; // VIRTIO_BALLOON_F_REPORTING
-const TWO_32 = 0x1_0000_0000;
 
 /** Undefined: no FFI, or no such calls in its C library. */
 export async function hostCalls(path: string): Promise<HostCalls | undefined> {

@@ -164,9 +164,9 @@ const rows: readonly (Row | undefined)[] = table([
 /**
  * Answers the request that lies in the connection's buffer, `lengthBytes` long, in its reply buffer, and returns the
  * length of the reply; 0: none is due now. The reply is to wait for `connection.durableAt`. With `connection.errand`
- * the request is to be given again once that is done, with `wantsRoom` when all pages of the kernel have come, with `awaitsSpace`
- * when no other request waits, with `isPutOff` when there is time to wait. Never throws: after a bug `connection.bug` holds what was thrown, and the server sends the
- * reply and stops.
+ * the request is to be given again once that is done, with `wantsRoom` when all pages of the kernel have come, with
+ * `awaitsSpace` when no other request waits, with `isPutOff` when there is time to wait. Never throws: after a bug
+ * `connection.bug` holds what was thrown, and the server sends the reply and stops.
  */
 export function dispatch(connection: Connection, lengthBytes: number): number {
   const { requestView: view, replyView, log } = connection;

@@ -26,13 +26,14 @@ export interface KeptOptions {
 
 export function keptRequests(connection: RequestBuffer, { countMax, passedMax }: KeptOptions): KeptRequests {
   const lengths = new Int32Array(countMax);
-  /** From `first` on, those that are kept; the others are free. */
-  const buffers = requestBuffers(countMax);
+  /** From `first` on, those that are kept; the others are free. Made when the first one is kept: many mounts never keep any. */
+  let buffers: readonly RequestBuffer[] | undefined;
   let first = 0;
   let count = 0;
   let passedCount = 0;
 
   function swap(slot: number): void {
+    buffers ??= requestBuffers(countMax);
     const buffer = buffers[slot] as RequestBuffer;
     const { request, requestView } = buffer;
     buffer.request = connection.request;
