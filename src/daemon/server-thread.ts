@@ -138,7 +138,7 @@ interface Surroundings {
 function openChecked(start: ServerStart, { clock, send, calls }: Surroundings): Volume {
   const { blockFile, identity, mode, cacheBytesMax, changeLog } = start;
   const writable = mode.kind === "write";
-  const file = openFileDevice(blockFile, { writable, identity, pageCache: calls?.pageCache });
+  const file = openFileDevice(blockFile, { writable, identity, pageCache: calls?.pageCache, dropsBehind: true });
   const begin = (vbn: number, count: number): void => send({ kind: "written", vbn, count });
   const device = writable && calls !== undefined ? writeBehind(file, { runBlocksMin: LONG_BLOCKS_MIN, begin }) : file;
   const isApart = writable && changeLog.kind === "file";

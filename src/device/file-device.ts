@@ -68,13 +68,15 @@ export interface FileDeviceOptions {
   readonly identity?: FileIdentity | undefined;
   /** How to read what needs no waiting, and to have it read. Default: not at all. */
   readonly pageCache?: PageCache | undefined;
+  /** What was read in long runs does not stay in the page cache, if there is one. */
+  readonly dropsBehind?: boolean | undefined;
   /** Every write returns when it is durable. Default: only those of writeDurable do. */
   readonly isDurable?: boolean;
 }
 
 /** Opens an existing file or block device. Throws UserError "no-volume" when there is none or it cannot be opened. */
 export function openFileDevice(path: string, options: FileDeviceOptions): FileDevice {
-  const { writable, isDurable = false, identity, pageCache } = options;
+  const { writable, isDurable = false, identity, pageCache, dropsBehind = false } = options;
   let descriptor: number | undefined;
   try {
     refuseOtherKinds(statSync(path)); // opening some of them waits, or does something
@@ -85,7 +87,7 @@ export function openFileDevice(path: string, options: FileDeviceOptions): FileDe
     refuseOtherKinds(stat); // it may have been replaced
     if (identity !== undefined) refuseOtherFile(path, stat, identity);
     const device = fileDevice(path, descriptor);
-    return pageCache === undefined ? device : { ...device, ...throughPageCache(device, pageCache) };
+    return pageCache === undefined ? device : { ...device, ...throughPageCache(device, pageCache, dropsBehind) };
   } catch (cause) {
     if (descriptor !== undefined) closeSync(descriptor);
     throw cannotOpen(path, cause as Error);
@@ -233,9 +235,11 @@ function fileDevice(path: string, descriptor: number): FileDevice {
 function throughPageCache(
   device: FileDevice,
   pageCache: PageCache,
+  dropsBehind: boolean,
 ): Required<Pick<BlockDevice, "read" | "readScattered" | "readAhead">> {
   const { descriptor } = device;
-  const wasRead = dropBehind((vbn, count) => pageCache.drop(descriptor, count * BLOCK_BYTES, vbn * BLOCK_BYTES));
+  const drop = (vbn: number, count: number): void => pageCache.drop(descriptor, count * BLOCK_BYTES, vbn * BLOCK_BYTES);
+  const wasRead = dropsBehind ? dropBehind(drop) : () => {};
   return {
     read(vbn, count, into, offset): void {
       device.read(vbn, count, into, offset);

@@ -20,8 +20,10 @@ export interface SendImageOptions {
   readonly force?: boolean | undefined;
   /** Makes the pipe at a descriptor larger, if the host can. Default: it stays as it is. */
   readonly widenPipe?: ((descriptor: number) => Promise<void>) | undefined;
-  /** Takes what was sent of a large image out of the host's memory, if there is any. Default: it stays. */
+  /** By which the disk reads ahead of what is sent. Default: it reads when it must. */
   readonly pageCache?: ((volume: string) => Promise<PageCache | undefined>) | undefined;
+  /** Takes what was sent of a large image out of the host's memory, if `pageCache` can. */
+  readonly dropsBehind?: boolean | undefined;
   /** For the file that is written. It is ended. */
   readonly writeBack?: WriteBack | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
@@ -42,10 +44,12 @@ export interface SendImageResult {
 const STANDARD_OUTPUT = 1;
 /** Fewer blocks, 64 MiB of them, are sent sooner than a pipe is widened. */
 const LARGE_BLOCKS_MIN = 1 << 14;
+/** Fewer blocks, 16 MiB of them, are mostly sent sooner than the calls for it are loaded. */
+const AHEAD_BLOCKS_MIN = 1 << 12;
 
 export async function sendImage(options: SendImageOptions): Promise<SendImageResult> {
   const device = openFileDevice(options.volume, { writable: false });
-  let sending: FileDevice | undefined; // instead, for a large image
+  let sending: FileDevice | undefined; // instead, where the disk reads ahead
   try {
     const volume = openReadOnly(device);
     const tops = options.snapshots
@@ -55,8 +59,10 @@ export async function sendImage(options: SendImageOptions): Promise<SendImageRes
     const plan = planImage(volume, { tops, base });
     const isLarge = plan.blockCount >= LARGE_BLOCKS_MIN;
     if (isLarge && options.output === undefined) await options.widenPipe?.(STANDARD_OUTPUT);
-    const pageCache = isLarge ? await options.pageCache?.(options.volume) : undefined;
-    if (pageCache !== undefined) sending = openFileDevice(options.volume, { writable: false, pageCache });
+    if (plan.blockCount >= AHEAD_BLOCKS_MIN) {
+      const pageCache = await options.pageCache?.(options.volume);
+      sending = openFileDevice(options.volume, { writable: false, pageCache, dropsBehind: options.dropsBehind });
+    }
     let bytes = 0;
     const onProgress = (progress: Progress): void => {
       ({ bytes } = progress);

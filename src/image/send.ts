@@ -18,7 +18,8 @@ import { BLOCK_BYTES } from "../core/block.ts";
 import { blockAppender, checksum } from "../core/checksum.ts";
 import { UserError } from "../core/errors.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
-import type { BlockDevice } from "../device/block-device.ts";
+import { type BlockDevice, WAITING } from "../device/block-device.ts";
+import { spanReader } from "../device/span-reader.ts";
 import {
   DIGEST_START,
   digestFrame,
@@ -43,6 +44,7 @@ import { openCursor } from "./cursor.ts";
 import { type ExpectedBlocks, openExpectedBlocks } from "./expected-blocks.ts";
 import { openReadOnly } from "./open-state.ts";
 import { openPatches, type Runs } from "./patches-out.ts";
+import { openReadAhead } from "./read-ahead.ts";
 import { type Selection, selectBlocks } from "./select.ts";
 
 /** Where the blocks of a frame lie in its buffer: its tables end there, however long they are. */
@@ -190,6 +192,8 @@ export function openSender(
   if (resume !== undefined) startAt(resume);
   const expected = expectedOf(device, plan, blocksDone === blockCount ? header.volumeBlocks : cursor.peek());
   const patches = openPatches(device, expected);
+  const readAhead = openReadAhead(device, selection, blocksDone);
+  const spans = spanReader(device);
   const appendBlock = blockAppender();
 
   function startAt(from: ResumeRequest): void {
@@ -209,6 +213,7 @@ export function openSender(
   function dataFrame(): Uint8Array {
     [current, other] = [other, current];
     const { bytes: buffer, view } = current;
+    readAhead(blocksDone);
     const wanted = Math.min(FRAME_BLOCKS, blockCount - blocksDone);
     let runCount = 0;
     for (let taken = 0; taken < wanted; ) {
@@ -241,27 +246,40 @@ export function openSender(
     return frame;
   }
 
-  /** Reads what lies between patched blocks in one go. Returns `sum`, the checksum of what lies before them, continued. */
-  function readBlocks({ runCount, vbns, counts }: Runs, sum: number): number {
+  /** Reads the blocks that are not patched. Returns `sum`, the checksum of what lies before them, continued. */
+  function readBlocks(runs: Runs, sum: number): number {
     const { bytes: buffer, blocks } = current;
+    let place = 0;
+    spans.begin(buffer, BLOCKS_AT, WAITING);
+    eachUnpatched(runs, (vbn, count) => {
+      spans.add(vbn, count, place);
+      place += count;
+    });
+    spans.end();
     let bodySum = sum;
-    let place = 0; // of a block that is read
+    place = 0;
+    eachUnpatched(runs, (vbn, count) => {
+      for (let i = 0; i < count; i += 1, place += 1) {
+        const blockSum = checksum(blocks[place] as Uint8Array);
+        expected.sent(vbn + i, blockSum);
+        bodySum = appendBlock(bodySum, blockSum);
+      }
+    });
+    return bodySum;
+  }
+
+  function eachUnpatched({ runCount, vbns, counts }: Runs, take: (vbn: number, count: number) => void): void {
     let index = 0; // of a block of the frame
     for (let run = 0; run < runCount; run += 1) {
       const end = index + (counts[run] as number);
       const offset = (vbns[run] as number) - index;
       while (index < end) {
         const next = Math.min(end, patches.nextIndex(index));
-        if (next > index) device.read(offset + index, next - index, buffer, BLOCKS_AT + place * BLOCK_BYTES);
-        for (; index < next; index += 1, place += 1) {
-          const blockSum = checksum(blocks[place] as Uint8Array);
-          expected.sent(offset + index, blockSum);
-          bodySum = appendBlock(bodySum, blockSum);
-        }
-        if (next < end) index += 1; // it is patched
+        if (next > index) take(offset + index, next - index);
+        index = next + 1; // it is patched
       }
+      index = end;
     }
-    return bodySum;
   }
 
   function trailerFrame(): Uint8Array {

@@ -8,7 +8,7 @@ import { type Address, type Connection, connectTo, formatAddress } from "./conne
 import { TICK_MS } from "./session.ts";
 import { settlement } from "./settlement.ts";
 import { type SourceAction, type SourceEvent, type SourceWork, sourceSession } from "./source.ts";
-import { openSourceVolume } from "./source-volume.ts";
+import { openSourceVolume, type SourceReading } from "./source-volume.ts";
 import type { SourceStatus } from "./status.ts";
 import { publishStatus } from "./status-socket.ts";
 
@@ -28,6 +28,8 @@ export interface MirrorRunOptions {
   readonly key: Uint8Array;
   readonly intervalMs: number;
   readonly holder: SnapshotHolder;
+  /** Default: the disk reads when it must. */
+  readonly reading?: SourceReading | undefined;
   readonly clock: Clock;
   readonly random: Random;
   /** One line for people: a change of state, never a tick. */
@@ -40,7 +42,7 @@ export interface MirrorRunOptions {
 export async function runMirror(options: MirrorRunOptions): Promise<void> {
   const { to, key, clock, random, holder, signal } = options;
   const peer = formatAddress(to);
-  const volume = await openSourceVolume(options.volume);
+  const volume = await openSourceVolume(options.volume, options.reading);
   const session = sourceSession({
     volume: volume.uuid,
     run: randomUuid(random),

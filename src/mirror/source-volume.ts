@@ -9,7 +9,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { checksum } from "../core/checksum.ts";
 import { CorruptionError, FsError, UserError } from "../core/errors.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
-import { type FileDevice, openFileDevice } from "../device/file-device.ts";
+import { type FileDevice, type FileDeviceOptions, openFileDevice } from "../device/file-device.ts";
 import { decodeImageHeader, frameHeader, identityOf } from "../format/image-frame.ts";
 import { fileRoot } from "../format/inode.ts";
 import type { StateIdentity } from "../format/mirror-message.ts";
@@ -20,6 +20,8 @@ import { digestOfHeader, type ImagePlan, type ImageSender, openSender, planImage
 import type { Volume } from "../volume/volume.ts";
 import { describeState } from "./session.ts";
 import type { Resumption, SourceSnapshot, Survey } from "./source.ts";
+
+export type SourceReading = Pick<FileDeviceOptions, "pageCache" | "dropsBehind">;
 
 const LOOKS_MAX = 10;
 const LOOK_AGAIN_MS = 20;
@@ -39,8 +41,8 @@ export interface SourceVolume {
   close(): void;
 }
 
-/** Throws UserError "no-volume", "corrupt". */
-export async function openSourceVolume(path: string): Promise<SourceVolume> {
+/** `reading`: how the blocks that are sent are read. Throws UserError "no-volume", "corrupt". */
+export async function openSourceVolume(path: string, reading: SourceReading = {}): Promise<SourceVolume> {
   let device: FileDevice | undefined;
   let volume: Volume | undefined;
   let sending: FileDevice | undefined; // a descriptor of its own: looking may close the other
@@ -81,7 +83,7 @@ export async function openSourceVolume(path: string): Promise<SourceVolume> {
         const plan = resumption === undefined ? planBetween(now, { top, base }) : planAgain(now, resumption);
         const headerDigest = digestOfHeader(plan.headerFrame);
         sending?.close();
-        sending = openFileDevice(path, { writable: false });
+        sending = openFileDevice(path, { writable: false, ...reading });
         if (resumption === undefined) return { sender: openSender(sending, plan), headerDigest };
         const resume = { headerDigest, frameNumber: resumption.frameFirst, digest: resumption.digest };
         return { sender: openSender(sending, plan, { resume }), headerDigest };

@@ -1,17 +1,16 @@
 /**
  * Reads the data blocks that a row of pointers names, all in a few calls, and verifies them.
  *
- * A file that was written over at random lies in many runs, and each call costs as much as several blocks. But the runs are
- * near one another on the device: what was never moved still goes on behind each block that was, and those that were moved
- * were given places together. So the runs are sorted by VBN, and those with small gaps between them are one span:
+ * A file that was written over at random lies in many runs. But the runs are near one another on the device: what was never moved
+ * still goes on behind each block that was, and those that were moved were given places together. So the runs are sorted by
+ * VBN, and those with small gaps between them are read together (device/span-reader.ts):
  *
  *     file     a b C d e F g H     (C, F and H were moved)
  *     device   a b . d e . g   ...   F H . C
  *              one span              another
  *
- * One call reads a span, each block straight to its place in the caller's memory, and those of the gaps to nowhere. Then the
- * blocks lie in the order of the file, wherever they were, and what lies together there is summed in one go, and compared with
- * what the sums of its pointers compose to.
+ * Then the blocks lie in the order of the file, wherever they were, and what lies together there is summed in one go, and compared
+ * with what the sums of its pointers compose to.
  *
  * Where that fails, in whatever way, each block is read again by itself, in the order of the file: so the first bad one is named,
  * and what is bad in a gap is nobody's concern.
@@ -19,14 +18,10 @@
 import { BLOCK_BYTES } from "../core/block.ts";
 import { blockAppender, checksum } from "../core/checksum.ts";
 import { CorruptionError, FsError } from "../core/errors.ts";
-import { type BlockDevice, type HowRead, NOWHERE, SCATTERED_BLOCKS_MAX } from "../device/block-device.ts";
+import type { BlockDevice, HowRead } from "../device/block-device.ts";
+import { spanReader } from "../device/span-reader.ts";
 import { blockPointer } from "../format/block-pointer.ts";
 import { POINTER_BYTES, POINTERS_PER_BLOCK } from "../format/constants.ts";
-
-/** Longer gaps may cost more to read than a call. */
-const GAP_BLOCKS_MAX = 16;
-/** Blocks of a span, those in its gaps too, to which one more run of at most as many may be added. */
-const SPAN_BLOCKS_MAX = SCATTERED_BLOCKS_MAX - POINTERS_PER_BLOCK;
 
 /** The checksum of several blocks from those of each. */
 const appendBlock = blockAppender();
@@ -51,8 +46,7 @@ export type ReadData = (
 export function dataReader(device: BlockDevice, checkVbn: (vbn: number) => void, readVerified: ReadVerified): ReadData {
   /** The first block of each run: its VBN, and in the low digits its place. */
   const runs = new Float64Array(POINTERS_PER_BLOCK);
-  /** Of the blocks of a span, in the order of the device. */
-  const places = new Int32Array(SCATTERED_BLOCKS_MAX);
+  const spans = spanReader(device);
 
   /** Returns how many runs there are, sorted. */
   function findRuns(parent: DataView, slot: number, count: number): number {
@@ -80,41 +74,22 @@ export function dataReader(device: BlockDevice, checkVbn: (vbn: number) => void,
 
   const readSpans: ReadData = (parent, slot, count, into, offset, how) => {
     const runCount = findRuns(parent, slot, count);
-    let isResident = true;
-    let run = 0;
-    while (run < runCount) {
-      const first = vbnOf(runs[run] as number);
-      let next = first;
-      let length = 0;
-      do {
-        const key = runs[run] as number;
-        for (const vbn = vbnOf(key); next < vbn; next++) places[length++] = NOWHERE;
-        let place = key % POINTERS_PER_BLOCK;
-        do {
-          places[length++] = place;
-          place += 1;
-          next += 1;
-        } while (place < count && blockPointer.get.vbn(parent, (slot + place) * POINTER_BYTES) === next);
-        run += 1;
-      } while (run < runCount && isNear(vbnOf(runs[run] as number) - next, length));
-      if (!readSpan(first, length, into, offset, how)) isResident = false;
-    }
-    return isResident;
-  };
-
-  function readSpan(vbn: number, length: number, into: Uint8Array, offset: number, how: HowRead): boolean {
-    if (device.readScattered !== undefined) return device.readScattered(vbn, places, length, into, offset, how);
-    for (let i = 0; i < length; ) {
-      const place = places[i] as number;
-      let run = 1;
-      if (place !== NOWHERE) {
-        while (i + run < length && places[i + run] === place + run) run += 1;
-        device.read(vbn + i, run, into, offset + place * BLOCK_BYTES);
+    spans.begin(into, offset, how);
+    for (let i = 0; i < runCount; i += 1) {
+      const key = runs[i] as number;
+      const vbn = Math.floor(key / POINTERS_PER_BLOCK);
+      const place = key % POINTERS_PER_BLOCK;
+      let length = 1;
+      while (
+        place + length < count &&
+        blockPointer.get.vbn(parent, (slot + place + length) * POINTER_BYTES) === vbn + length
+      ) {
+        length += 1;
       }
-      i += run;
+      spans.add(vbn, length, place);
     }
-    return true;
-  }
+    return spans.end();
+  };
 
   function readEach(parent: DataView, slot: number, count: number, into: Uint8Array, offset: number): void {
     for (let i = 0; i < count; i++) {
@@ -136,15 +111,6 @@ export function dataReader(device: BlockDevice, checkVbn: (vbn: number) => void,
     readEach(parent, slot, count, into, offset);
     return true;
   };
-}
-
-function vbnOf(key: number): number {
-  return Math.floor(key / POINTERS_PER_BLOCK);
-}
-
-/** A run that begins before the end of the one before it is no valid tree's; it is read all the same. */
-function isNear(gap: number, length: number): boolean {
-  return gap >= 0 && gap <= GAP_BLOCKS_MAX && length + gap <= SPAN_BLOCKS_MAX;
 }
 
 /** Whether all blocks are as their parent expects. */

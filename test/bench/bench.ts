@@ -56,11 +56,12 @@ const quickSizes: Sizes = {
 const environment = process.env;
 const isQuick = isSet("QUICK");
 const rounds = Number(environment["ROUNDS"] ?? (isQuick ? 1 : 3));
+const sizes = isQuick ? quickSizes : fullSizes;
 const place: Place = {
   work: mkdtempSync(join(resolve(environment["DIRECTORY"] ?? tmpdir()), "tidemark-bench-")),
   imageBytes: (isQuick ? 2 : 8) * GIB,
+  fileCountMax: isSet("FULL") ? sizes.millionFiles : sizes.directoryFiles,
 };
-const sizes = isQuick ? quickSizes : fullSizes;
 const wantedRows = listOf("ROWS");
 const wantedPeers = listOf("PEERS");
 
@@ -103,7 +104,7 @@ async function bench(): Promise<void> {
     try {
       await peer.format();
       await peer.mount();
-      sessions.push({ peer, sizes, archive, sentCount: 0 });
+      sessions.push({ peer, sizes, archive, takenCount: 0, sentCount: 0 });
     } catch (error) {
       await peer.cleanUp();
       if (stopping) return;

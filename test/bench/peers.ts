@@ -2,9 +2,11 @@
  * Tidemark and its peers, each behind the same interface: a filesystem in one image file of the same size on the same
  * host filesystem, mounted with its own defaults. zfs-fuse gets as much cache as Tidemark may use.
  */
+import { once } from "node:events";
 import {
   accessSync,
   constants,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -12,7 +14,9 @@ import {
   truncateSync,
   writeFileSync,
 } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
+import { mirrorStatuses } from "../../src/mirror/status-socket.ts";
 import { command, type Daemon, kill, shell, startDaemon, waitForEnd } from "./processes.ts";
 
 export interface Peer {
@@ -49,6 +53,16 @@ export interface Streams {
   /** Makes an empty destination. */
   newDestination(): Promise<void>;
   removeDestination(): Promise<void>;
+  /** Processes that keep the destination up to date by themselves; undefined: that takes a snapshot and a transfer each time. */
+  readonly mirror?: Mirror;
+}
+
+export interface Mirror {
+  /** Where the copy is mounted while they run. */
+  readonly directory: string;
+  /** Returns when the copy is up to date, if they do not run; and then mounts it. */
+  start(): Promise<void>;
+  stop(): Promise<void>;
 }
 
 export interface Snapshots {
@@ -63,10 +77,16 @@ export interface Place {
   /** Working folder on the host filesystem. */
   readonly work: string;
   readonly imageBytes: number;
+  /** Files that it must have room for. ext4 reserves all their inodes when it is made, by default fewer than a million of them. */
+  readonly fileCountMax: number;
 }
 
-const MOUNT_MS_MAX = 30_000;
+const READY_MS_MAX = 60_000;
+/** How often the mirror looks whether there is something new. */
+const MIRROR_INTERVAL = "100ms";
 const ZFS_CACHE_MIB = 256;
+/** It has at least so many inodes by default, in the smallest image. */
+const EXT4_FILES = 100_000;
 
 export const peerNames = ["tidemark", "btrfs", "zfs-fuse", "fuse2fs", "bindfs", "ext4"] as const;
 export type PeerName = (typeof peerNames)[number];
@@ -92,6 +112,7 @@ export function otherBuild(name: string, mainPath: string, place: Place): Peer {
 function tidemark(name: string, mainPath: string, place: Place): Peer {
   const { image, directory, copy } = placesOf(name, place);
   const tide = `'${process.execPath}' '${mainPath}'`;
+  const mirror = tidemarkMirror(name, mainPath, place);
   let daemon: Daemon | undefined;
   const peer: Peer = {
     name,
@@ -122,16 +143,54 @@ function tidemark(name: string, mainPath: string, place: Place): Peer {
           `${tide} image send '${image}' ${snapshot}${base === undefined ? "" : ` --base ${base}`}`,
         receive: `${tide} image receive '${copy}'`,
       }),
+      mirror,
       async newDestination() {
+        await mirror.stop();
         rmSync(copy, { force: true });
       },
       async removeDestination() {
+        await mirror.stop();
         rmSync(copy, { force: true });
       },
     },
     cleanUp: () => cleanUp(directory, daemon),
   };
   return peer;
+}
+
+/** The sidecars of both ends, and the mount of the copy. */
+function tidemarkMirror(name: string, mainPath: string, place: Place): Mirror {
+  const { image, copy, copyDirectory } = placesOf(name, place);
+  const key = join(place.work, `${name}.key`);
+  let daemons: readonly Daemon[] = [];
+  const tide = (...args: readonly string[]): Daemon => startDaemon(process.execPath, [mainPath, ...args]);
+  return {
+    directory: copyDirectory,
+    async start() {
+      if (daemons.length > 0) return;
+      if (!existsSync(key)) await command(process.execPath, [mainPath, "mirror", "key", key]);
+      const address = `127.0.0.1:${await freePort()}`;
+      const serving = tide("mirror", "serve", copy, "--listen", address, "--key", key);
+      const sending = tide("mirror", "run", image, "--to", address, "--key", key, "--interval", MIRROR_INTERVAL);
+      daemons = [sending, serving];
+      await until(async () => {
+        const ends = await mirrorStatuses(image);
+        if (!ends.some(({ phase }) => phase === "in step")) throw new Error("the mirror is not in step");
+      }, sending);
+      mkdirSync(copyDirectory, { recursive: true });
+      const showing = tide("mount", copy, copyDirectory, "--read-only", "--foreground");
+      daemons = [...daemons, showing];
+      await mounted(copyDirectory, showing);
+    },
+    async stop() {
+      await lazyUnmount(copyDirectory);
+      for (const daemon of daemons) {
+        kill(daemon, "SIGTERM");
+        await waitForEnd(daemon);
+      }
+      daemons = [];
+    },
+  };
 }
 
 function btrfs(place: Place): Peer {
@@ -179,7 +238,7 @@ function ext4(place: Place): Peer {
   const report = join(place.work, "rsync-report");
   const removeDestination = async (): Promise<void> => rmSync(copyDirectory, { recursive: true, force: true });
   return {
-    ...inKernel("ext4", place, "ext4", ["mkfs.ext4", "-q", "-F"]),
+    ...inKernel("ext4", place, "ext4", mkfsExt4(place)),
     streams: {
       snapshots: undefined,
       send: undefined,
@@ -194,6 +253,14 @@ function ext4(place: Place): Peer {
   };
 }
 
+async function formatAs([program, ...options]: readonly [string, ...string[]], image: string): Promise<void> {
+  await command(program, [...options, image]);
+}
+
+function mkfsExt4({ fileCountMax }: Place): readonly [string, ...string[]] {
+  return ["mkfs.ext4", "-q", "-F", ...(fileCountMax > EXT4_FILES ? ["-N", String(2 * fileCountMax)] : [])];
+}
+
 function inKernel(name: string, place: Place, type: string, format: readonly [string, ...string[]]): Peer {
   const { image, directory } = placesOf(name, place);
   return {
@@ -203,7 +270,7 @@ function inKernel(name: string, place: Place, type: string, format: readonly [st
     problem: () => problemOf([format[0], "mount"], "/dev/loop-control", type),
     async format() {
       newImage(image, place);
-      await command(format[0], [...format.slice(1), image]);
+      await formatAs(format, image);
     },
     async mount() {
       await command("mount", ["-t", type, "-o", "loop", image, directory]);
@@ -228,7 +295,7 @@ function fuse2fs(place: Place): Peer {
     problem: () => problemOf(["fuse2fs", "mkfs.ext4"], "/dev/fuse"),
     async format() {
       newImage(image, place);
-      await command("mkfs.ext4", ["-q", "-F", image]);
+      await formatAs(mkfsExt4(place), image);
     },
     async mount() {
       daemon = startDaemon("fuse2fs", [image, directory, "-f", "-o", "allow_other"]);
@@ -258,7 +325,7 @@ function bindfs(place: Place): Peer {
     async format() {
       newImage(image, place);
       mkdirSync(below, { recursive: true });
-      await command("mkfs.ext4", ["-q", "-F", image]);
+      await formatAs(mkfsExt4(place), image);
     },
     async mount() {
       await command("mount", ["-o", "loop", image, below]);
@@ -410,6 +477,16 @@ async function problemOf(programs: readonly string[], device: string, type?: str
   return known ? undefined : `the kernel has no ${type}`;
 }
 
+/** A port that nobody listens on. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
 function isRunning(program: string): boolean {
   return readdirSync("/proc").some((entry) => {
     try {
@@ -443,7 +520,7 @@ async function until(check: () => Promise<unknown>, daemon: Daemon): Promise<voi
       await check();
       return;
     } catch (cause) {
-      if (isOver || performance.now() - beganMs > MOUNT_MS_MAX) {
+      if (isOver || performance.now() - beganMs > READY_MS_MAX) {
         throw new Error(`${(cause as Error).message}; ${daemon.complaint()}`, { cause });
       }
       await new Promise((settle) => {

@@ -5,7 +5,7 @@
  * Rates count from the first call to the last, fsync included where the name says so. "cold": the filesystem has been
  * unmounted, the caches of the host dropped, and mounted again.
  */
-import { existsSync, rmSync } from "node:fs";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Peer, Snapshots, Streams } from "./peers.ts";
 import { command, secondsOf, shell } from "./processes.ts";
@@ -34,7 +34,9 @@ export interface Session {
   readonly sizes: Sizes;
   /** Of the tree, on the host. */
   readonly archive: string;
-  /** The newest snapshot that the destination has; 0: it has none. */
+  /** The newest snapshot that was taken to be sent; 0: none was. */
+  takenCount: number;
+  /** The newest one that the destination has; 0: it has none. */
   sentCount: number;
 }
 
@@ -70,6 +72,7 @@ const STAT_EACH = [
 ];
 const PROCESS_COUNT = 4;
 const QUEUE_DEPTH = 16;
+const SHOWN_MS_MAX = 30_000;
 
 /** The ratio that is the aim where no other is named: ahead. */
 const AHEAD_OF_FUSE = { "zfs-fuse": 1, fuse2fs: 1, bindfs: 1 };
@@ -178,16 +181,31 @@ export const rows: readonly Row[] = [
     prepare: haveMirrored,
     async measure(session) {
       const { send } = streamsOf(session.peer);
-      const name = snapshotName(session.sentCount + 1);
+      const name = snapshotName(session.takenCount);
       const alone = send === undefined ? [] : [await secondsOf(`${send(name, undefined)} | cat > /dev/null`, [])];
-      return [...(await transfer(session, undefined)), ...alone];
+      return [...(await transfer(session)), ...alone];
     },
   },
-  increment("1 % of the blocks", (session) =>
-    work(session, "scatter", "mirror", session.sizes.mirrorMib * 256, "large"),
-  ),
-  increment("100 files", (session) => work(session, "create", "mirror/small", 100)),
+  increment("1 % of the blocks", changeBlocks),
+  increment("100 files", makeFiles),
   increment("nothing", async () => {}),
+  {
+    name: "mirror: begun, with a full copy",
+    values: [{ label: "", unit: "s", goals: { btrfs: 1, "zfs-fuse": 1 } }],
+    needs: "streams",
+    prepare: haveMirrored,
+    async measure(session) {
+      const { mirror } = streamsOf(session.peer);
+      if (mirror === undefined) return (await transfer(session)).slice(0, 1);
+      const beganMs = performance.now();
+      await mirror.start();
+      const seconds = (performance.now() - beganMs) / 1000;
+      await mirror.stop();
+      return [seconds];
+    },
+  },
+  mirrored("1 % of the blocks, until they are there", changeBlocks),
+  mirrored("100 files, until they are there", makeFiles),
   ...directory("million", ({ millionFiles }) => millionFiles, { fuse2fs: "would take most of an hour" }),
 ];
 
@@ -307,19 +325,67 @@ function increment(what: string, change: (session: Session) => Promise<unknown>)
     ],
     needs: "streams",
     async prepare(session) {
-      if (session.sentCount === 0) {
-        await haveMirrored(session);
-        await transfer(session, undefined);
-      } else {
-        // What other rows have changed meanwhile goes over first.
-        await takeSnapshot(session);
-        await transfer(session, snapshotName(session.sentCount));
-      }
+      await haveCopy(session);
       await change(session);
       await takeSnapshot(session);
     },
-    measure: (session) => transfer(session, snapshotName(session.sentCount)),
+    measure: transfer,
   };
+}
+
+/** From the last change until the copy shows it. */
+function mirrored(what: string, change: (session: Session) => Promise<unknown>): Row {
+  return {
+    name: `mirror: ${what}`,
+    values: [{ label: "", unit: "s", goals: { btrfs: 1, "zfs-fuse": 1 } }],
+    needs: "streams",
+    async prepare(session) {
+      const { mirror } = streamsOf(session.peer);
+      if (mirror === undefined) return haveCopy(session);
+      await haveMirrored(session);
+      await mirror.start();
+    },
+    async measure(session) {
+      const { peer } = session;
+      const { mirror } = streamsOf(peer);
+      const last = join("mirror", `last${session.takenCount}`);
+      await change(session);
+      const beganMs = performance.now();
+      writeFileSync(join(peer.directory, last), "");
+      if (mirror === undefined) {
+        await takeSnapshot(session);
+        await transfer(session);
+      } else await shows(mirror.directory, last);
+      const seconds = (performance.now() - beganMs) / 1000;
+      await mirror?.stop();
+      return [seconds];
+    },
+  };
+}
+
+async function shows(copy: string, file: string): Promise<void> {
+  const endMs = performance.now() + SHOWN_MS_MAX;
+  while (!existsSync(join(copy, file))) {
+    if (performance.now() > endMs) throw new Error(`the copy does not show ${file}`);
+    await new Promise((settle) => {
+      setTimeout(settle, 1);
+    });
+  }
+}
+
+function changeBlocks(session: Session): Promise<number> {
+  return work(session, "scatter", "mirror", session.sizes.mirrorMib * 256, "large");
+}
+
+function makeFiles(session: Session): Promise<number> {
+  return work(session, "create", "mirror/small", 100);
+}
+
+/** A destination that is up to date. */
+async function haveCopy(session: Session): Promise<void> {
+  if (session.sentCount === 0) await haveMirrored(session);
+  else await takeSnapshot(session); // what other rows have changed meanwhile goes over first
+  await transfer(session);
 }
 
 /** The files to be copied and no others, the snapshot of them, and an empty destination. */
@@ -331,21 +397,24 @@ async function haveMirrored(session: Session): Promise<void> {
   await emptyFolder(session, "mirror/small");
   await work(session, "create", "mirror/small", sizes.mirrorFiles);
   await streamsOf(peer).newDestination();
+  session.sentCount = 0;
   await takeSnapshot(session);
 }
 
-async function takeSnapshot({ peer, sentCount }: Session): Promise<void> {
-  const { snapshots } = streamsOf(peer);
-  if (snapshots !== undefined) await shell(snapshots.create(snapshotName(sentCount + 1)));
+async function takeSnapshot(session: Session): Promise<void> {
+  const { snapshots } = streamsOf(session.peer);
+  session.takenCount += 1;
+  if (snapshots !== undefined) await shell(snapshots.create(snapshotName(session.takenCount)));
 }
 
-/** Sends the newest snapshot to the destination: seconds, and megabytes that went over. */
-async function transfer(session: Session, base: string | undefined): Promise<readonly number[]> {
+/** Sends what the destination has not got of the newest snapshot: seconds, and megabytes that went over. */
+async function transfer(session: Session): Promise<readonly number[]> {
   const streams = streamsOf(session.peer);
-  const name = snapshotName(session.sentCount + 1);
+  const name = snapshotName(session.takenCount);
+  const base = session.sentCount === 0 ? undefined : snapshotName(session.sentCount);
   const seconds = await secondsOf(streams.transfer(name, base), []);
   const bytes = Number(await shell(streams.size(name, base)));
-  session.sentCount += 1;
+  session.sentCount = session.takenCount;
   return [seconds, bytes / 1e6];
 }
 

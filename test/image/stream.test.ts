@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BLOCK_BYTES } from "../../src/core/block.ts";
-import { CorruptionError, UserError } from "../../src/core/errors.ts";
+import { CorruptionError, FsError, UserError } from "../../src/core/errors.ts";
 import { below, prng } from "../../src/core/prng.ts";
 import type { BlockDevice } from "../../src/device/block-device.ts";
 import { ROLE_ACTIVE, ROLE_MIRROR } from "../../src/format/fsinfo.ts";
@@ -20,7 +20,7 @@ import {
 } from "../../src/image/send.ts";
 import { checkVolume } from "../../src/volume/check.ts";
 import { openVolume } from "../../src/volume/open.ts";
-import { countingDevice, guardedDevice, memoryDevice } from "../support/devices.ts";
+import { countingDevice, guardedDevice, memoryDevice, scatteringDevice } from "../support/devices.ts";
 import {
   assertFaithful,
   assertSameState,
@@ -154,6 +154,41 @@ test("planning reads map blocks only, sending each block of the image, of metada
   // Metadata once more when the trees are walked, and again where no patch of it was worth while.
   assert.ok(ofImage.length < expected.length + 30, `${ofImage.length} reads of ${expected.length}`);
 });
+
+for (const isScattering of [true, false]) {
+  const how = isScattering ? "with those around them" : "run by run";
+  test(`blocks are read ${how}, and one that is not of the image may be unreadable`, () => {
+    const source = makeSource({ blockCount: 8192 });
+    source.change(60);
+    const { root } = source.snapshot("one");
+    source.change(60);
+    source.snapshot("two");
+    const members = blocksOf(source.device, root);
+    let isReadingData = false;
+    let failures = 0;
+    const failing: BlockDevice = {
+      ...source.device,
+      read(vbn, count, into, offset): void {
+        for (let at = vbn; at < vbn + count; at += 1) {
+          if (!isReadingData || members.has(at)) continue;
+          failures += 1;
+          throw new FsError("EIO", "it is broken");
+        }
+        source.device.read(vbn, count, into, offset);
+      },
+    };
+    const device = isScattering ? scatteringDevice(failing) : failing;
+    const volume = openReadOnly(source.device);
+    const plan = planImage(volume, { tops: [volume.findSnapshot("one") as SnapshotRecord] });
+    const sender = openSender(device, plan);
+    const frames = framesOf(source.device, ["one"]);
+    for (const [frame, bytes] of frames.entries()) {
+      isReadingData = frame > 0 && frame < frames.length - 1;
+      assert.deepEqual(Buffer.from(sender.next() as Uint8Array), Buffer.from(bytes), `frame ${frame}`);
+    }
+    assert.equal(failures > 0, isScattering, `${failures} reads beside the image`);
+  });
+}
 
 for (const tops of [["one"], ["one", "two"], ["one", "two", "three"]]) {
   test(`a block that has rotted at the source is not sent as if it were good: image of ${tops.length}`, () => {

@@ -38,7 +38,8 @@ export const imageSendCommand = command({
       force,
       widenPipe,
       writeBack: hostWriteBack(),
-      pageCache: async (path) => (givesMemoryBack() ? (await hostCalls(path))?.pageCache : undefined),
+      pageCache: async (path) => (await hostCalls(path))?.pageCache,
+      dropsBehind: givesMemoryBack(),
       signal: interruption(),
       onProgress: ({ blocksDone, blocksTotal }) =>
         progress.update({ doneBytes: blocksDone * BLOCK_BYTES, totalBytes: blocksTotal * BLOCK_BYTES }),
