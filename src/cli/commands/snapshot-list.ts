@@ -16,16 +16,21 @@ export const snapshotListCommand = command({
   options: (yargs) =>
     yargs
       .positional("volume", { type: "string", demandOption: true, describe: "Block file or block device" })
+      .option("all", {
+        type: "boolean",
+        default: false,
+        describe: "Also those that mirrors hold for the next increment",
+      })
       .option("unique", { type: "boolean", default: false, describe: "Count the blocks that only it holds" }),
-  async run({ volume, unique, json }) {
+  async run({ volume, all, unique, json }) {
     const { withVolume } = await import("../../daemon/volume-access.ts");
     const output = makeOutput({ json });
-    const all = await withVolume(
+    const held = await withVolume(
       volume,
       { writable: unique }, // counting needs the maps of a writer
       (access) => access.call("snapshot-list", { unique }),
     );
-    const snapshots = all.filter(({ mirror }) => !mirror);
+    const snapshots = all ? held : held.filter(({ mirror }) => !mirror);
     output.result({ volume, snapshots }, () => {
       if (snapshots.length === 0) return [];
       const rows = snapshots.map(({ name, createdAt, cpCount, activeBlocks, uniqueBlocks }) => [
