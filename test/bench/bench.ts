@@ -104,7 +104,7 @@ async function bench(): Promise<void> {
     try {
       await peer.format();
       await peer.mount();
-      sessions.push({ peer, sizes, archive, takenCount: 0, sentCount: 0 });
+      sessions.push({ peer, sizes, archive, oldestCount: 1, takenCount: 0, sentCount: 0 });
     } catch (error) {
       await peer.cleanUp();
       if (stopping) return;

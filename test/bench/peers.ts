@@ -16,6 +16,7 @@ import {
 } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
+import type { SnapshotSummary } from "../../src/daemon/volume-verbs.ts";
 import { mirrorStatuses } from "../../src/mirror/status-socket.ts";
 import { command, type Daemon, kill, shell, startDaemon, waitForEnd } from "./processes.ts";
 
@@ -62,6 +63,7 @@ export interface Mirror {
   readonly directory: string;
   /** Returns when the copy is up to date, if they do not run; and then mounts it. */
   start(): Promise<void>;
+  /** For good: nothing is held for them any more. */
   stop(): Promise<void>;
 }
 
@@ -183,12 +185,18 @@ function tidemarkMirror(name: string, mainPath: string, place: Place): Mirror {
       await mounted(copyDirectory, showing);
     },
     async stop() {
+      if (daemons.length === 0) return;
       await lazyUnmount(copyDirectory);
       for (const daemon of daemons) {
         kill(daemon, "SIGTERM");
         await waitForEnd(daemon);
       }
       daemons = [];
+      const listed = await command(process.execPath, [mainPath, "snapshot", "list", image, "--all", "--json"]);
+      const { snapshots } = JSON.parse(listed) as { readonly snapshots: readonly SnapshotSummary[] };
+      for (const held of snapshots.filter((snapshot) => snapshot.mirror)) {
+        await command(process.execPath, [mainPath, "snapshot", "delete", image, held.name, "--force"]);
+      }
     },
   };
 }

@@ -34,7 +34,8 @@ export interface Session {
   readonly sizes: Sizes;
   /** Of the tree, on the host. */
   readonly archive: string;
-  /** The newest snapshot that was taken to be sent; 0: none was. */
+  /** The oldest and the newest snapshot that were taken to be sent. */
+  oldestCount: number;
   takenCount: number;
   /** The newest one that the destination has; 0: it has none. */
   sentCount: number;
@@ -398,6 +399,11 @@ async function haveMirrored(session: Session): Promise<void> {
   await work(session, "create", "mirror/small", sizes.mirrorFiles);
   await streamsOf(peer).newDestination();
   session.sentCount = 0;
+  // A mirror has all snapshots, and who keeps those of other rows has less room.
+  const { snapshots } = streamsOf(peer);
+  for (; session.oldestCount <= session.takenCount; session.oldestCount += 1) {
+    if (snapshots !== undefined) await shell(snapshots.remove(snapshotName(session.oldestCount)));
+  }
   await takeSnapshot(session);
 }
 
