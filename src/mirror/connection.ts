@@ -69,6 +69,17 @@ export function parseAddress(text: string): Address {
   return { host, port };
 }
 
+/** The address of somebody who listens: not port 0, which is any that is free. Throws UserError "usage". */
+export function parsePeer(text: string): Address {
+  const address = parseAddress(text);
+  if (address.port !== 0) return address;
+  throw new UserError(
+    "usage",
+    `nobody listens at port 0: ${JSON.stringify(text)}`,
+    "give the port that `tidemark mirror serve` tells when it starts",
+  );
+}
+
 export function formatAddress({ host, port }: Address): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }

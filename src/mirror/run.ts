@@ -29,7 +29,7 @@ export interface MirrorRunOptions {
   readonly intervalMs: number;
   readonly holder: SnapshotHolder;
   /** Default: the disk reads when it must. */
-  readonly reading?: SourceReading | undefined;
+  readonly findReading?: ((volume: string) => Promise<SourceReading>) | undefined;
   readonly clock: Clock;
   readonly random: Random;
   /** One line for people: a change of state, never a tick. */
@@ -42,7 +42,7 @@ export interface MirrorRunOptions {
 export async function runMirror(options: MirrorRunOptions): Promise<void> {
   const { to, key, clock, random, holder, signal } = options;
   const peer = formatAddress(to);
-  const volume = await openSourceVolume(options.volume, options.reading);
+  const volume = await openSourceVolume(options.volume, options.findReading);
   const session = sourceSession({
     volume: volume.uuid,
     run: randomUuid(random),

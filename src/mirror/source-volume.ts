@@ -41,8 +41,11 @@ export interface SourceVolume {
   close(): void;
 }
 
-/** `reading`: how the blocks that are sent are read. Throws UserError "no-volume", "corrupt". */
-export async function openSourceVolume(path: string, reading: SourceReading = {}): Promise<SourceVolume> {
+/** `findReading`: how the blocks that are sent are read; asked when there is a volume. Throws UserError "no-volume", "corrupt". */
+export async function openSourceVolume(
+  path: string,
+  findReading?: (path: string) => Promise<SourceReading>,
+): Promise<SourceVolume> {
   let device: FileDevice | undefined;
   let volume: Volume | undefined;
   let sending: FileDevice | undefined; // a descriptor of its own: looking may close the other
@@ -71,6 +74,7 @@ export async function openSourceVolume(path: string, reading: SourceReading = {}
   }
 
   const uuid = await look(({ committed }) => committed.uuid);
+  const reading = await findReading?.(path);
   return {
     uuid,
     survey: (dirtyBytes) =>

@@ -298,6 +298,17 @@ test("a FIFO in place of a file that is only for files is refused, and stays as 
     assert.equal(code, 1, stderr);
     assert(stderr.includes(fifo), stderr);
   }
+  const key = join(dir, "key");
+  await tidemarkOk(["mirror", "key", key]);
+  for (const line of [
+    ["mirror", "run", fifo, "--to", "127.0.0.1:1", "--key", key],
+    ["image", "send", fifo, "s"],
+    ["snapshot", "list", fifo],
+    ["check", fifo],
+  ]) {
+    const { stderr } = await tidemark(line);
+    assert(stderr.includes("it is a FIFO, not a file or a block device"), `${line.join(" ")}: ${stderr}`);
+  }
   assert.throws(() => daemonLog(fifo), { failure: "failed", message: /cannot write the log .*: a FIFO/ });
   assert.equal(statSync(fifo).mode, mode);
 });

@@ -19,6 +19,7 @@ import {
   formatAddress,
   listen,
   parseAddress,
+  parsePeer,
 } from "../../src/mirror/connection.ts";
 import { createKey, readKey } from "../../src/mirror/key.ts";
 import { temporaryDirectory } from "../support/temp.ts";
@@ -258,5 +259,9 @@ test("addresses are read as HOST:PORT, and refused otherwise", () => {
   assert.equal(formatAddress(parseAddress("[fe80::1]:1")), "[fe80::1]:1");
   for (const wrong of ["", "host", "host:", ":7400", "host:x", "host:65536", "::1:7400", "host:-1", "[]:1"]) {
     assert.throws(() => parseAddress(wrong), { failure: "usage" }, wrong);
+  }
+  assert.deepEqual(parsePeer("[::1]:1"), { host: "::1", port: 1 });
+  for (const wrong of ["host:0", "[::1]:0", "host"]) {
+    assert.throws(() => parsePeer(wrong), { failure: "usage" }, wrong);
   }
 });

@@ -21,7 +21,7 @@ export const mirrorRunCommand = command({
   async run({ volume, to, key, interval, json }) {
     const signal = interruption(); // from the start: it is asked to stop, whenever it is
     const { runMirror } = await import("../../mirror/run.ts");
-    const { parseAddress } = await import("../../mirror/connection.ts");
+    const { parsePeer } = await import("../../mirror/connection.ts");
     const { readKey } = await import("../../mirror/key.ts");
     const { givesMemoryBack, hostCalls } = await import("../../daemon/host-calls.ts");
     const { snapshotHolder } = await import("../../daemon/snapshot-holder.ts");
@@ -31,11 +31,11 @@ export const mirrorRunCommand = command({
     const output = makeOutput({ json });
     await runMirror({
       volume,
-      to: parseAddress(to),
+      to: parsePeer(to),
       key: readKey(key),
       intervalMs: parseInterval(interval),
       holder: snapshotHolder(volume),
-      reading: { pageCache: (await hostCalls(volume))?.pageCache, dropsBehind: givesMemoryBack() },
+      findReading: async (path) => ({ pageCache: (await hostCalls(path))?.pageCache, dropsBehind: givesMemoryBack() }),
       clock: systemClock(),
       random: systemRandom,
       log: (line) => output.event("log", line),
