@@ -37,6 +37,8 @@ export interface BlockStore {
   readonly missCount: number;
   /** The block, verified. Only to be read; valid until the next `beginOperation`. Throws CorruptionError. */
   read(vbn: number, expected: number): CachedBlock;
+  /** It will be read soon: the disk may begin, if the block is not here. Never fails, whatever the pointer says. */
+  prefetch(vbn: number): void;
   /** Takes the block out of the cache for its new owner to change, reading it first if need be. */
   adopt(vbn: number, expected: number): CachedBlock;
   /** A buffer with arbitrary contents and no place. */
@@ -181,6 +183,9 @@ export function openBlockStore({
       const block = load(vbn, expected);
       cache.set(vbn, block);
       return block;
+    },
+    prefetch(vbn): void {
+      if (vbn >= firstVbn && vbn < endVbn && !cache.has(vbn)) device.readAhead?.(vbn, 1);
     },
     adopt(vbn, expected): CachedBlock {
       const cached = cache.get(vbn);

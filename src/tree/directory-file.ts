@@ -1,7 +1,7 @@
 /** The nodes of a directory in the blocks of its inode: node n is block n. */
 import { BLOCK_BYTES, type Block } from "../core/block.ts";
-import { CorruptionError } from "../core/errors.ts";
-import { blockAt, dirtyBlockAt, freeBlocks } from "./block-tree.ts";
+import { CorruptionError, FsError } from "../core/errors.ts";
+import { blockAt, dirtyBlockAt, freeBlocks, vbnAt } from "./block-tree.ts";
 import type { NodeFile } from "./directory.ts";
 import type { Inode, InodeFile } from "./inode-file.ts";
 
@@ -26,6 +26,15 @@ export class DirectoryFile implements NodeFile {
     const block = blockAt(this.inodes.store, this.inode.tree, index);
     if (block === undefined) throw new CorruptionError(`directory ${this.inode.ino} has a hole at node ${index}`);
     return block;
+  }
+
+  prefetch(index: number): void {
+    const { store } = this.inodes;
+    try {
+      store.prefetch(vbnAt(store, this.inode.tree, index));
+    } catch (error) {
+      if (!(error instanceof CorruptionError || error instanceof FsError)) throw error; // who asks for it hears of it
+    }
   }
 
   dirtyNode(index: number): Block {

@@ -42,6 +42,8 @@ export interface NodeFile {
   readonly nodeCount: number;
   /** A node, verified, only to be read. Valid until the end of the operation. Throws CorruptionError. */
   node(index: number): Block;
+  /** It will be asked for soon: a hint, which never fails, whatever number it is. */
+  prefetch(index: number): void;
   /** The same node, to be changed; may throw FsError ENOSPC or EIO, so all calls come before the first change. */
   dirtyNode(index: number): Block;
   /** A new zeroed node at the end of the file, to be changed. May throw as dirtyNode does. */

@@ -227,6 +227,7 @@ export function openStateChecker({
         copy.bytes.set(found.bytes);
         return copy;
       },
+      prefetch: () => {}, // all blocks have been read
       dirtyNode: readOnly,
       appendNode: readOnly,
       truncateNodes: readOnly,

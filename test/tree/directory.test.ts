@@ -67,6 +67,7 @@ function strictFile(): StrictFile {
       if (!dirty.has(index) && !lent.has(block)) lent.set(block, block.bytes.slice());
       return block;
     },
+    prefetch: () => {},
     dirtyNode(index) {
       assert(index >= 0 && index < file.nodeCount, `node ${index} of ${file.nodeCount}`);
       touch();
@@ -128,6 +129,7 @@ function plainFile(): NodeFile & { blocks: Block[] } {
       if (block === undefined) throw new CorruptionError(`no block ${index}`);
       return block;
     },
+    prefetch: () => {},
     dirtyNode: (index) => blocks[index] as Block,
     appendNode() {
       blocks.push(makeBlock());
@@ -706,4 +708,47 @@ test("200,000 entries are inserted, found, listed and removed at memory speed", 
   assert.deepEqual(findingsOf(dir).findings, []);
   timed("remove", () => mixed.forEach((name) => removeEntry(dir, SEED, name)));
   assert.equal(dir.nodeCount, 0);
+});
+
+test("a listing asks for each leaf some way before it is read", () => {
+  const file = plainFile();
+  for (let i = 0; i < 60_000; i++) insertEntry(file, 7, `name-${i}`, ino(16 + i), 8);
+  const asked: number[] = [];
+  const read = new Set<number>();
+  const late: number[] = [];
+  const watched: NodeFile = {
+    ...file,
+    nodeCount: file.nodeCount,
+    node(index) {
+      const block = file.node(index);
+      const isLeaf = nodeHeader.get.level(block.view, 0) === 0;
+      if (isLeaf && !read.has(index) && !asked.includes(index)) late.push(index);
+      if (isLeaf) read.add(index);
+      return block;
+    },
+    prefetch(index) {
+      assert(!read.has(index), `node ${index} has been read`);
+      asked.push(index);
+    },
+  };
+  let last = BEFORE_FIRST_KEY;
+  for (let isOver = false; !isOver; ) {
+    let left = 900; // names of a reply
+    isOver = true;
+    eachEntry(watched, last, (_name, _ino, _type, key) => {
+      if (left === 0) {
+        isOver = false;
+        return false;
+      }
+      left -= 1;
+      last = key;
+      return true;
+    });
+  }
+  assert(read.size > 500, `${read.size} leaves`);
+  assert(
+    late.length < 10,
+    `${late.length} of ${read.size} leaves were not asked for: the first ones of a parent may be`,
+  );
+  assert(asked.length - new Set(asked).size < asked.length / 4, "few are asked for again, where a reply ends");
 });
