@@ -12,6 +12,9 @@ import { openSourceVolume, type SourceReading } from "./source-volume.ts";
 import type { SourceStatus } from "./status.ts";
 import { publishStatus } from "./status-socket.ts";
 
+/** A look at the volume is late by one of them at most. */
+const TICKS_PER_INTERVAL = 4;
+
 /** How the sidecar has snapshots taken: by the daemon of a mounted volume, or under the lock of another. */
 export interface SnapshotHolder {
   /** Bytes that were changed since the last consistency point. */
@@ -177,7 +180,8 @@ export async function runMirror(options: MirrorRunOptions): Promise<void> {
   const server = await publishStatus(options.volume, "source", () => session.status());
   const stop = (): void => handle({ kind: "stop" });
   signal.addEventListener("abort", stop, { once: true });
-  const timer = setInterval(() => handle({ kind: "tick" }), TICK_MS);
+  const tickMs = Math.min(TICK_MS, options.intervalMs / TICKS_PER_INTERVAL);
+  const timer = setInterval(() => handle({ kind: "tick" }), tickMs);
   handle(signal.aborted ? { kind: "stop" } : { kind: "tick" });
   try {
     await finished.promise;
