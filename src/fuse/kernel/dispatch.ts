@@ -47,6 +47,7 @@ import {
   takeBytes,
   takeName,
   takeString,
+  takeXattrName,
 } from "./requests.ts";
 import { TOLD_MANY } from "./room.ts";
 
@@ -601,7 +602,7 @@ function isRefusedXattr({ posixAcl }: Connection, name: string): boolean {
 }
 
 function getXattr(connection: Connection, fs: FileSystem, view: DataView): number {
-  const name = takeName(connection);
+  const name = takeXattrName(connection);
   if (isRefusedXattr(connection, name)) return -EOPNOTSUPP;
   const found = fs.findXattr(connection.node, name);
   if (found === undefined) return -ENODATA;
@@ -638,14 +639,14 @@ function setXattr(connection: Connection, fs: FileSystem, view: DataView): numbe
   const clearSetGid = isLong && (get.setxattrFlags(view, ARGUMENTS) & abi.SETXATTR_ACL_KILL_SGID) !== 0;
   const flags = get.flags(view, ARGUMENTS) | (clearSetGid ? XATTR_CLEAR_SETGID : 0);
   connection.at = ARGUMENTS + connection.setxattrRequestBytes;
-  const name = takeName(connection);
+  const name = takeXattrName(connection);
   if (isRefusedXattr(connection, name)) return -EOPNOTSUPP;
   fs.setXattr(connection.node, name, takeBytes(connection, sizeBytes), flags);
   return 0;
 }
 
 function removeXattr(connection: Connection, fs: FileSystem): number {
-  const name = takeName(connection);
+  const name = takeXattrName(connection);
   if (isRefusedXattr(connection, name)) return -EOPNOTSUPP;
   fs.removeXattr(connection.node, name);
   return 0;

@@ -12,13 +12,18 @@ const NANOSECONDS_END = 1e9;
 
 /** The next name of the request, up to its zero byte: one path component. */
 export function takeName(connection: Connection): Name {
+  const name = takeXattrName(connection);
+  if (name.includes("/")) throw new FsError("EINVAL", "a name holds a slash");
+  return name;
+}
+
+/** The name of an attribute: it leads nowhere, and may hold slashes. */
+export function takeXattrName(connection: Connection): Name {
   const { request, at } = connection;
   const end = endOfString(connection);
   if (end === at) throw new FsError("EINVAL", "a name is empty");
-  const name = request.toString("latin1", at, end);
-  if (name.includes("/")) throw new FsError("EINVAL", "a name holds a slash");
   connection.at = end + 1;
-  return name as Name;
+  return request.toString("latin1", at, end) as Name;
 }
 
 /** The next string of the request, up to its zero byte, as a copy: the buffer is used again. */
