@@ -52,7 +52,6 @@ const WANTED =
   initFlag.DONT_MASK |
   initFlag.DO_READDIRPLUS |
   initFlag.READDIRPLUS_AUTO |
-  initFlag.ASYNC_DIO |
   initFlag.WRITEBACK_CACHE |
   initFlag.PARALLEL_DIROPS |
   initFlag.POSIX_ACL |
