@@ -8,7 +8,7 @@ import { alignedMemory } from "../core/aligned-memory.ts";
 import { BLOCK_BYTES } from "../core/block.ts";
 import { TWO_32 } from "../core/numbers.ts";
 import { NOWHERE, SCATTERED_BLOCKS_MAX } from "../device/block-device.ts";
-import type { PageCache } from "../device/file-device.ts";
+import type { PageCache, Reading } from "../device/file-device.ts";
 
 export interface HostCalls {
   /** Undefined where reads of the block file cannot tell what is in memory. */
@@ -76,6 +76,11 @@ export async function hostCalls(path: string): Promise<HostCalls | undefined> {
       return ppoll(asked, 1, timeout, null) > 0;
     },
   };
+}
+
+/** For who sends a volume: the disk reads ahead, and where memory is dear what was sent does not stay in it. */
+export async function hostReading(path: string): Promise<Reading> {
+  return { pageCache: (await hostCalls(path))?.pageCache, dropsBehind: givesMemoryBack() };
 }
 
 async function loadNative(): Promise<Native | undefined> {

@@ -74,6 +74,9 @@ export interface FileDeviceOptions {
   readonly isDurable?: boolean;
 }
 
+/** How to read what is read once, in order. */
+export type Reading = Pick<FileDeviceOptions, "pageCache" | "dropsBehind">;
+
 /** Opens an existing file or block device. Throws UserError "no-volume" when there is none or it cannot be opened. */
 export function openFileDevice(path: string, options: FileDeviceOptions): FileDevice {
   const { writable, isDurable = false, identity, pageCache, dropsBehind = false } = options;

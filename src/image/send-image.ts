@@ -1,6 +1,6 @@
 /** `image send`: one image of a volume's snapshots into a file or a pipe. */
 import { UserError } from "../core/errors.ts";
-import { type FileDevice, openFileDevice, type PageCache } from "../device/file-device.ts";
+import { type FileDevice, openFileDevice, type Reading } from "../device/file-device.ts";
 import type { SnapshotRecord } from "../format/snapshot-record.ts";
 import type { Volume } from "../volume/volume.ts";
 import { openReadOnly } from "./open-state.ts";
@@ -20,10 +20,8 @@ export interface SendImageOptions {
   readonly force?: boolean | undefined;
   /** Makes the pipe at a descriptor larger, if the host can. Default: it stays as it is. */
   readonly widenPipe?: ((descriptor: number) => Promise<void>) | undefined;
-  /** By which the disk reads ahead of what is sent. Default: it reads when it must. */
-  readonly pageCache?: ((volume: string) => Promise<PageCache | undefined>) | undefined;
-  /** Takes what was sent of a large image out of the host's memory, if `pageCache` can. */
-  readonly dropsBehind?: boolean | undefined;
+  /** How the blocks of an image that is not small are read. Default: when they must. */
+  readonly findReading?: ((volume: string) => Promise<Reading>) | undefined;
   /** For the file that is written. It is ended. */
   readonly writeBack?: WriteBack | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
@@ -60,8 +58,7 @@ export async function sendImage(options: SendImageOptions): Promise<SendImageRes
     const isLarge = plan.blockCount >= LARGE_BLOCKS_MIN;
     if (isLarge && options.output === undefined) await options.widenPipe?.(STANDARD_OUTPUT);
     if (plan.blockCount >= AHEAD_BLOCKS_MIN) {
-      const pageCache = await options.pageCache?.(options.volume);
-      sending = openFileDevice(options.volume, { writable: false, pageCache, dropsBehind: options.dropsBehind });
+      sending = openFileDevice(options.volume, { writable: false, ...(await options.findReading?.(options.volume)) });
     }
     let bytes = 0;
     const onProgress = (progress: Progress): void => {

@@ -3,12 +3,13 @@ import type { Clock } from "../core/clock.ts";
 import { UserError } from "../core/errors.ts";
 import { assertNever } from "../core/numbers.ts";
 import { type Random, randomUuid } from "../core/prng.ts";
+import type { Reading } from "../device/file-device.ts";
 import type { ImageSender } from "../image/send.ts";
 import { type Address, type Connection, connectTo, formatAddress } from "./connection.ts";
 import { TICK_MS } from "./session.ts";
 import { settlement } from "./settlement.ts";
 import { type SourceAction, type SourceEvent, type SourceWork, sourceSession } from "./source.ts";
-import { openSourceVolume, type SourceReading } from "./source-volume.ts";
+import { openSourceVolume } from "./source-volume.ts";
 import type { SourceStatus } from "./status.ts";
 import { publishStatus } from "./status-socket.ts";
 
@@ -32,7 +33,7 @@ export interface MirrorRunOptions {
   readonly intervalMs: number;
   readonly holder: SnapshotHolder;
   /** Default: the disk reads when it must. */
-  readonly findReading?: ((volume: string) => Promise<SourceReading>) | undefined;
+  readonly findReading?: ((volume: string) => Promise<Reading>) | undefined;
   readonly clock: Clock;
   readonly random: Random;
   /** One line for people: a change of state, never a tick. */

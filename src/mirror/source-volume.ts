@@ -9,7 +9,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { checksum } from "../core/checksum.ts";
 import { CorruptionError, FsError, UserError } from "../core/errors.ts";
 import { formatUuid, sameBytes } from "../core/uuid.ts";
-import { type FileDevice, type FileDeviceOptions, openFileDevice } from "../device/file-device.ts";
+import { type FileDevice, openFileDevice, type Reading } from "../device/file-device.ts";
 import { decodeImageHeader, frameHeader, identityOf } from "../format/image-frame.ts";
 import { fileRoot } from "../format/inode.ts";
 import type { StateIdentity } from "../format/mirror-message.ts";
@@ -20,8 +20,6 @@ import { digestOfHeader, type ImagePlan, type ImageSender, openSender, planImage
 import type { Volume } from "../volume/volume.ts";
 import { describeState } from "./session.ts";
 import type { Resumption, SourceSnapshot, Survey } from "./source.ts";
-
-export type SourceReading = Pick<FileDeviceOptions, "pageCache" | "dropsBehind">;
 
 const LOOKS_MAX = 10;
 const LOOK_AGAIN_MS = 20;
@@ -44,7 +42,7 @@ export interface SourceVolume {
 /** `findReading`: how the blocks that are sent are read; asked when there is a volume. Throws UserError "no-volume", "corrupt". */
 export async function openSourceVolume(
   path: string,
-  findReading?: (path: string) => Promise<SourceReading>,
+  findReading?: (path: string) => Promise<Reading>,
 ): Promise<SourceVolume> {
   let device: FileDevice | undefined;
   let volume: Volume | undefined;

@@ -30,7 +30,7 @@ test("what was sent of a large image is dropped, and what was received is begun 
   volume.takeCp("snapshot");
   device.close();
 
-  await sendImage({ volume: at("v"), snapshots: ["small"], output: at("small"), pageCache: unused });
+  await sendImage({ volume: at("v"), snapshots: ["small"], output: at("small"), findReading: unused });
   let droppedBytes = 0;
   const pageCache: PageCache = {
     readScattered(descriptor, position, places, count, into, offset): number {
@@ -54,7 +54,11 @@ test("what was sent of a large image is dropped, and what was received is begun 
       isOutputEnded = true;
     },
   };
-  const how = { output: at("large"), pageCache: async () => pageCache, dropsBehind: true, writeBack: outputBack };
+  const how = {
+    output: at("large"),
+    findReading: async () => ({ pageCache, dropsBehind: true }),
+    writeBack: outputBack,
+  };
   await sendImage({ volume: at("v"), snapshots: ["large"], ...how });
   assert(isOutputEnded && outputEnd > (LARGE_MIB - 8) << 20, `${outputEnd}`);
   assert(droppedBytes > (LARGE_MIB - 24) << 20, `${droppedBytes}`);

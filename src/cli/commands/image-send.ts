@@ -24,7 +24,7 @@ export const imageSendCommand = command({
       .option("force", { type: "boolean", default: false, describe: "Replace an existing file, or write over a disk" }),
   async run({ volume, snapshot, base, output: file, force, json }) {
     const { sendImage } = await import("../../image/send-image.ts");
-    const { givesMemoryBack, hostCalls } = await import("../../daemon/host-calls.ts");
+    const { hostReading } = await import("../../daemon/host-calls.ts");
     const { hostWriteBack } = await import("../../daemon/host-write-back.ts");
     const { widenPipe } = await import("../../daemon/widen-pipe.ts");
     const stdoutTaken = file === undefined;
@@ -38,8 +38,7 @@ export const imageSendCommand = command({
       force,
       widenPipe,
       writeBack: hostWriteBack(),
-      pageCache: async (path) => (await hostCalls(path))?.pageCache,
-      dropsBehind: givesMemoryBack(),
+      findReading: hostReading,
       signal: interruption(),
       onProgress: ({ blocksDone, blocksTotal }) =>
         progress.update({ doneBytes: blocksDone * BLOCK_BYTES, totalBytes: blocksTotal * BLOCK_BYTES }),

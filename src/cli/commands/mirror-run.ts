@@ -23,7 +23,7 @@ export const mirrorRunCommand = command({
     const { runMirror } = await import("../../mirror/run.ts");
     const { parsePeer } = await import("../../mirror/connection.ts");
     const { readKey } = await import("../../mirror/key.ts");
-    const { givesMemoryBack, hostCalls } = await import("../../daemon/host-calls.ts");
+    const { hostReading } = await import("../../daemon/host-calls.ts");
     const { snapshotHolder } = await import("../../daemon/snapshot-holder.ts");
     const { systemClock, systemRandom } = await import("../../daemon/system.ts");
     // It outlives the installation that it was started from, and may find the volume unmounted then: loaded now.
@@ -35,7 +35,7 @@ export const mirrorRunCommand = command({
       key: readKey(key),
       intervalMs: parseInterval(interval),
       holder: snapshotHolder(volume),
-      findReading: async (path) => ({ pageCache: (await hostCalls(path))?.pageCache, dropsBehind: givesMemoryBack() }),
+      findReading: hostReading,
       clock: systemClock(),
       random: systemRandom,
       log: (line) => output.event("log", line),
